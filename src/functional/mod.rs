@@ -1,0 +1,1 @@
+//! Functionals: data fidelities and penalties, with gradients and proximal maps.

@@ -1,0 +1,1 @@
+//! Gaussian-process solvers for differential equations, in double precision.

@@ -1,0 +1,1 @@
+//! Files: volumes, k-space, scans.

@@ -1,0 +1,1 @@
+//! Forward operators with exact adjoints.

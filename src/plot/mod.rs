@@ -1,0 +1,1 @@
+//! Pictures: montages, curves, reports.

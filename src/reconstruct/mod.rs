@@ -1,0 +1,1 @@
+//! Classical reconstruction: the baselines that every later method is compared with.

@@ -1,0 +1,1 @@
+//! Diffusion posterior samplers, all in terms of the noise level σ.

@@ -1,0 +1,17 @@
+//! Arrays: candle tensors as the only currency between modules, buffers that kernels write into,
+//! and the fused kernels, Fourier transforms and random numbers that everything else stands on.
+//!
+//! Conventions. A complex array has a trailing axis of length 2, `[re, im]`, the layout of
+//! [`num_complex::Complex`]. Leading axes that a [`Space`] doesn't name are batch axes.
+
+mod buffer;
+mod kernel;
+pub mod random;
+mod real;
+mod space;
+pub mod vector;
+
+pub use buffer::{Buffer, Workspace};
+pub use kernel::{Kernel, launch, staged_bytes};
+pub use real::{Real, as_complex, as_complex_mut};
+pub use space::{Field, Space};

@@ -1,0 +1,116 @@
+//! Checks for operators of your own: adjointness, linearity, batches, dirty buffers.
+//!
+//! ```
+//! # use candle_core::{Device, DType, Tensor};
+//! # use wellposed::{linalg::LinearOperator, tensor::*, error::Result};
+//! # #[derive(Debug)] struct Twice(Space);
+//! # impl LinearOperator for Twice {
+//! #   fn domain(&self) -> &Space { &self.0 } fn range(&self) -> &Space { &self.0 }
+//! #   fn apply_into(&self, x: &Tensor, out: &mut Buffer, _: &mut Workspace) -> Result<()> { vector::lincomb(&[(2.0, x)], out) }
+//! #   fn adjoint_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> { self.apply_into(x, out, ws) }
+//! # }
+//! # let my_operator = Twice(Space::real(&[3], DType::F64, &Device::Cpu));
+//! wellposed::testing::check_operator(&my_operator)?;
+//! # Ok::<(), wellposed::error::Error>(())
+//! ```
+
+use candle_core::{DType, Tensor};
+
+use crate::error::{Error, Result};
+use crate::linalg::LinearOperator;
+use crate::tensor::random::{Noise, standard_normal};
+use crate::tensor::{Workspace, vector};
+
+/// What the dot test found.
+#[derive(Clone, Copy, Debug)]
+pub struct DotTest {
+    /// |⟨Ax, y⟩ − ⟨x, Aᴴy⟩| / (‖Ax‖ ‖y‖).
+    pub defect: f64,
+    /// ⟨Ax, Ax⟩ / ⟨x, AᴴAx⟩: the apparent scale of A against the adjoint of its adjoint. A plain factor, such
+    /// as a pixel area or √N, means that one of the two lacks a constant.
+    pub scale: f64,
+}
+
+/// Machine epsilon of a tensor element type.
+pub fn epsilon(dtype: DType) -> f64 {
+    if dtype == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) }
+}
+
+/// ‖x − y‖ / ‖y‖, and ‖x‖ where y is zero.
+pub fn relative_difference(x: &Tensor, y: &Tensor) -> Result<f64> {
+    let mut difference = crate::tensor::Buffer::copy_of(x)?;
+    vector::accumulate(1.0, &[(-1.0, y)], &mut difference)?;
+    let size = vector::norm(y, 1)?[0];
+    Ok(vector::norm(difference.tensor(), 1)?[0] / if size > 0.0 { size } else { 1.0 })
+}
+
+/// The dot test ⟨Ax, y⟩ = ⟨x, Aᴴy⟩ on normal random data.
+pub fn dot_test(a: &dyn LinearOperator, seed: u64) -> Result<DotTest> {
+    let x = standard_normal(Noise::new(seed, 0), a.domain(), &[])?;
+    let y = standard_normal(Noise::new(seed, 1), a.range(), &[])?;
+    let (ax, aty) = (a.apply(&x)?, a.adjoint(&y)?);
+    let (left, right) = (vector::inner(&ax, &y, 1)?[0], vector::inner(&x, &aty, 1)?[0]);
+    let size = vector::norm(&ax, 1)?[0] * vector::norm(&y, 1)?[0];
+    let back = vector::inner(&x, &a.adjoint(&ax)?, 1)?[0];
+    Ok(DotTest {
+        defect: (left - right).abs() / if size > 0.0 { size } else { 1.0 },
+        scale: vector::inner(&ax, &ax, 1)?[0] / back,
+    })
+}
+
+/// Every check that an operator must pass, on random data: the dot test at 64 ε, linearity, the normal
+/// operator against A then Aᴴ, batches against single items, buffers that held other values before, and
+/// refusal of arrays of the wrong rank.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming the operator, the check that failed and by how much.
+pub fn check_operator(a: &dyn LinearOperator) -> Result<()> {
+    let eps = epsilon(a.domain().dtype());
+    let fail = |check: &str, found: f64, allowed: f64| -> Result<()> {
+        if found <= allowed {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!("{a:?}: {check}: found {found:.3e}, allowed {allowed:.3e}")))
+    };
+    let dot = dot_test(a, 11)?;
+    fail(&format!("dot test (apparent scale {:.6})", dot.scale), dot.defect, 64.0 * eps)?;
+
+    let draw = |stream, batch: &[usize]| standard_normal(Noise::new(12, stream), a.domain(), batch);
+    let (x, z) = (draw(0, &[])?, draw(1, &[])?);
+    let mut mixed = crate::tensor::Buffer::copy_of(&x)?;
+    vector::accumulate(2.0, &[(-3.0, &z)], &mut mixed)?;
+    let mut expected = crate::tensor::Buffer::copy_of(&a.apply(&x)?)?;
+    vector::accumulate(2.0, &[(-3.0, &a.apply(&z)?)], &mut expected)?;
+    fail("linearity", relative_difference(&a.apply(mixed.tensor())?, expected.tensor())?, 256.0 * eps)?;
+    let two_steps = a.adjoint(&a.apply(&x)?)?;
+    fail("normal operator", relative_difference(&a.normal(&x)?, &two_steps)?, 1024.0 * eps)?;
+
+    let pair = draw(2, &[2])?;
+    let (together, back) = (a.apply(&pair)?, a.adjoint(&a.apply(&pair)?)?);
+    for item in 0..2 {
+        let alone = a.apply(&pair.get(item)?)?;
+        fail("a batch against single items", relative_difference(&together.get(item)?, &alone)?, 16.0 * eps)?;
+        let alone = a.adjoint(&alone)?;
+        fail(
+            "an adjoint batch against single items",
+            relative_difference(&back.get(item)?, &alone)?,
+            64.0 * eps,
+        )?;
+    }
+
+    let mut ws = Workspace::new();
+    let mut dirty = a.range().buffer(&[])?;
+    vector::fill(1e6, &mut dirty)?;
+    a.apply_into(&x, &mut dirty, &mut ws)?;
+    fail("a dirty output buffer", relative_difference(dirty.tensor(), &a.apply(&x)?)?, 0.0)?;
+    let mut dirty = a.domain().buffer(&[])?;
+    vector::fill(1e6, &mut dirty)?;
+    a.adjoint_into(&a.apply(&x)?, &mut dirty, &mut ws)?;
+    fail("a dirty output buffer of the adjoint", relative_difference(dirty.tensor(), &two_steps)?, 0.0)?;
+
+    let wrong = a.domain().with_shape(&[1]).zeros(&[])?;
+    if a.domain().shape() != [1] && a.apply(&wrong).is_ok() {
+        return Err(Error::Unsupported(format!("{a:?}: accepted an array of the wrong shape")));
+    }
+    Ok(())
+}
