@@ -1,1 +1,58 @@
 //! Denoisers D(x, σ) ≈ E[x₀ | x₀ + σ n = x]: networks and closed forms.
+//!
+//! Every prior speaks one convention: data plus noise of standard deviation σ (variance exploding), so that
+//! score(x, σ) = (D(x, σ) − x)/σ² and the noise estimate is ε̂ = (x − D)/σ. A variance-preserving state is
+//! x_vp = √ᾱ x with σ = √((1−ᾱ)/ᾱ); see [`schedule`].
+
+pub mod gaussian;
+pub mod schedule;
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::tensor::{Field, Space};
+
+/// A denoiser D(x, σ) = E[x₀ | x₀ + σ n = x] of images.
+///
+/// Images are [batch…, height, width] where real and [batch…, height, width, 2] where complex; every batch
+/// item is denoised on its own.
+pub trait Denoiser: Send + Sync + std::fmt::Debug {
+    /// Real images, or complex ones with the trailing axis [re, im].
+    fn field(&self) -> Field;
+
+    /// The range of the clean data, [−1, 1] for most networks. What lies outside was never seen in training.
+    fn range(&self) -> (f64, f64);
+
+    /// An error where images of this space can't be denoised (field, element type, sizes that the network
+    /// can't halve often enough), saying what would do.
+    fn check(&self, image: &Space) -> Result<()>;
+
+    /// D(x, σ) for every item of x; `sigma` > 0.
+    fn denoise(&self, x: &Tensor, sigma: f64) -> Result<Tensor>;
+
+    /// D(x, σ), and the map c ↦ J_D(x)ᵀ c at the same point.
+    fn denoise_vjp(&self, x: &Tensor, sigma: f64) -> Result<(Tensor, Pullback)>;
+}
+
+type Pull = dyn FnOnce(&Tensor) -> Result<Tensor> + Send;
+
+/// The map c ↦ Jᵀ c of a denoiser at one point, to be used once.
+pub struct Pullback(Box<Pull>);
+
+impl Pullback {
+    /// A pullback made of a closure.
+    pub fn new(pull: impl FnOnce(&Tensor) -> Result<Tensor> + Send + 'static) -> Self {
+        Self(Box::new(pull))
+    }
+
+    /// Jᵀ c; `cotangent` has the shape of the denoised image.
+    pub fn pull(self, cotangent: &Tensor) -> Result<Tensor> {
+        (self.0)(cotangent)
+    }
+}
+
+impl std::fmt::Debug for Pullback {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pullback")
+    }
+}
