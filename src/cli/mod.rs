@@ -1,0 +1,60 @@
+//! The command line: raw arguments → one validated configuration → run. Results go to stdout, progress and
+//! messages to stderr. Exit codes: 0 success, 1 failure, 2 usage.
+//!
+//! A subcommand is a module with its clap `Args` and a `run`; it has one line in [`Command`] and one in
+//! [`Command::run`].
+
+mod console;
+mod failure;
+mod info;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Failure, Outcome};
+
+/// Inverse problems and PDE solvers: simulate scans, reconstruct volumes, compare them.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 110)]
+struct Arguments {
+    /// Worker threads; 0 takes the environment's RAYON_NUM_THREADS, or all cores.
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    threads: usize,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What this build and machine offer, or what a file holds.
+    Info(info::Arguments),
+}
+
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Self::Info(arguments) => info::run(&arguments),
+        }
+    }
+}
+
+/// Parses the arguments, runs the command, reports a failure on stderr.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are success, on stdout; clap knows. A closed pipe is nobody's failure.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let outcome = console::set_threads(arguments.threads).and_then(|()| arguments.command.run());
+    match outcome {
+        Ok(()) | Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console::say(&format!("wellposed: {failure}"));
+            failure.exit_code()
+        }
+    }
+}
