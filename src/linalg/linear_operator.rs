@@ -1,6 +1,7 @@
 //! Linear maps between spaces, with their adjoints.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -66,5 +67,23 @@ pub trait LinearOperator: Debug + Send + Sync {
         let mut out = self.domain().buffer(batch)?;
         self.normal_into(x, &mut out, &mut Workspace::new())?;
         Ok(out.freeze())
+    }
+}
+
+impl<A: LinearOperator + ?Sized> LinearOperator for Arc<A> {
+    fn domain(&self) -> &Space {
+        (**self).domain()
+    }
+    fn range(&self) -> &Space {
+        (**self).range()
+    }
+    fn apply_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        (**self).apply_into(x, out, ws)
+    }
+    fn adjoint_into(&self, y: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        (**self).adjoint_into(y, out, ws)
+    }
+    fn normal_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        (**self).normal_into(x, out, ws)
     }
 }

@@ -1,1 +1,11 @@
 //! Forward operators with exact adjoints.
+
+mod algebra;
+mod diagonal;
+mod gradient;
+mod identity;
+
+pub use algebra::{Adjoint, Algebra, Compose, Lifted, Normal, Scaled, Stack, Sum};
+pub use diagonal::Diagonal;
+pub use gradient::Gradient;
+pub use identity::Identity;
