@@ -1,1 +1,13 @@
 //! Gaussian-process solvers for differential equations, in double precision.
+//!
+//! A [`Problem`] states the equation, its boundary conditions and its data; an engine turns it into a [`PdeSolution`]:
+//! a Gaussian posterior over u, with the residual at points that were not fitted.
+
+mod problem;
+mod solution;
+
+pub use problem::{
+    Boundary, Condition, Data, Derivative, DifferentialOperator, Face, Factor, Function, NonlinearFunction,
+    NonlinearPartials, Nonlinearity, Observation, Problem, Samples, Side, Term, tensor_grid,
+};
+pub use solution::{PdeSolution, Posterior, Residual, SpectralLine};
