@@ -1,6 +1,7 @@
 //! Linear algebra: the operator trait and the iterative methods that know an operator only through it.
 
 mod cg;
+pub mod dense;
 mod functional;
 mod linear_operator;
 mod power;
