@@ -3,6 +3,7 @@
 //! A [`Problem`] states the equation, its boundary conditions and its data; an engine turns it into a [`PdeSolution`]:
 //! a Gaussian posterior over u, with the residual at points that were not fitted.
 
+pub mod benchmark;
 mod problem;
 mod solution;
 
