@@ -17,9 +17,9 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::linalg::LinearOperator;
+use crate::linalg::{LinearOperator, Proximal, Smooth, Steps};
 use crate::tensor::random::{Noise, standard_normal};
-use crate::tensor::{Workspace, vector};
+use crate::tensor::{Buffer, Workspace, vector};
 
 /// What the dot test found.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub fn epsilon(dtype: DType) -> f64 {
 
 /// ‖x − y‖ / ‖y‖, and ‖x‖ where y is zero.
 pub fn relative_difference(x: &Tensor, y: &Tensor) -> Result<f64> {
-    let mut difference = crate::tensor::Buffer::copy_of(x)?;
+    let mut difference = Buffer::copy_of(x)?;
     vector::accumulate(1.0, &[(-1.0, y)], &mut difference)?;
     let size = vector::norm(y, 1)?[0];
     Ok(vector::norm(difference.tensor(), 1)?[0] / if size > 0.0 { size } else { 1.0 })
@@ -77,9 +77,9 @@ pub fn check_operator(a: &dyn LinearOperator) -> Result<()> {
 
     let draw = |stream, batch: &[usize]| standard_normal(Noise::new(12, stream), a.domain(), batch);
     let (x, z) = (draw(0, &[])?, draw(1, &[])?);
-    let mut mixed = crate::tensor::Buffer::copy_of(&x)?;
+    let mut mixed = Buffer::copy_of(&x)?;
     vector::accumulate(2.0, &[(-3.0, &z)], &mut mixed)?;
-    let mut expected = crate::tensor::Buffer::copy_of(&a.apply(&x)?)?;
+    let mut expected = Buffer::copy_of(&a.apply(&x)?)?;
     vector::accumulate(2.0, &[(-3.0, &a.apply(&z)?)], &mut expected)?;
     fail("linearity", relative_difference(&a.apply(mixed.tensor())?, expected.tensor())?, 256.0 * eps)?;
     let two_steps = a.adjoint(&a.apply(&x)?)?;
@@ -111,6 +111,94 @@ pub fn check_operator(a: &dyn LinearOperator) -> Result<()> {
     let wrong = a.domain().with_shape(&[1]).zeros(&[])?;
     if a.domain().shape() != [1] && a.apply(&wrong).is_ok() {
         return Err(Error::Unsupported(format!("{a:?}: accepted an array of the wrong shape")));
+    }
+    Ok(())
+}
+
+/// Every check that a proximal map must pass, on random data: it minimises g(u) + ‖u − x‖²/2τ against
+/// random neighbours, is firmly non-expansive, obeys Moreau's identity with the conjugate's map, and gives
+/// the same for one step size as for an array of equal ones.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming the functional, the check that failed and by how much.
+pub fn check_proximal(g: &dyn Proximal) -> Result<()> {
+    let eps = epsilon(g.domain().dtype());
+    let fail = |check: &str, found: f64, allowed: f64| -> Result<()> {
+        if found <= allowed {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!("{g:?}: {check}: found {found:.3e}, allowed {allowed:.3e}")))
+    };
+    let draw = |stream| standard_normal(Noise::new(21, stream), g.domain(), &[]);
+    let (x, z, tau) = (draw(0)?, draw(1)?, 0.4);
+    let mut ws = Workspace::new();
+    let mut prox = |x: &Tensor, steps: Steps| -> Result<Tensor> {
+        let mut out = Buffer::copy_of(x)?;
+        g.prox(steps, &mut out, &mut ws)?;
+        Ok(out.freeze())
+    };
+    let (px, pz) = (prox(&x, Steps::Uniform(tau))?, prox(&z, Steps::Uniform(tau))?);
+
+    let combine = |a: f64, x: &Tensor, b: f64, y: &Tensor| -> Result<Tensor> {
+        let mut out = Buffer::copy_of(x)?;
+        vector::lincomb(&[(a, x), (b, y)], &mut out)?;
+        Ok(out.freeze())
+    };
+    let objective = |u: &Tensor| -> Result<f64> {
+        let off = combine(1.0, u, -1.0, &x)?;
+        Ok(g.value(u)?[0] + vector::inner(&off, &off, 1)?[0] / (2.0 * tau))
+    };
+    let least = objective(&px)?;
+    for (stream, size) in [(2, 1e-3), (3, 1e-2), (4, 0.1), (5, 1.0)] {
+        for neighbour in [combine(1.0, &px, size, &draw(stream)?)?, combine(1.0 - size, &px, size, &x)?] {
+            fail(
+                "a neighbour has a smaller objective",
+                least - objective(&neighbour)?,
+                64.0 * eps * least.abs(),
+            )?;
+        }
+    }
+    let (near, far) = (combine(1.0, &px, -1.0, &pz)?, combine(1.0, &x, -1.0, &z)?);
+    let excess = vector::inner(&near, &near, 1)?[0] - vector::inner(&near, &far, 1)?[0];
+    fail("firm non-expansiveness", excess, 64.0 * eps * vector::inner(&far, &far, 1)?[0])?;
+
+    let mut conjugate = combine(1.0 / tau, &x, 0.0, &x).and_then(|scaled| Buffer::copy_of(&scaled))?;
+    g.prox_conjugate(Steps::Uniform(1.0 / tau), &mut conjugate, &mut Workspace::new())?;
+    let sum = combine(1.0, &px, tau, conjugate.tensor())?;
+    fail("Moreau's identity", relative_difference(&sum, &x)?, 64.0 * eps)?;
+
+    let each = (g.domain().zeros(&[])? + tau)?;
+    match prox(&x, Steps::Each(&each)) {
+        Ok(same) => fail("equal step sizes for each element", relative_difference(&same, &px)?, 64.0 * eps),
+        Err(Error::Unsupported(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks a gradient against central differences of the value along random directions, in double precision.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming the function and by how much the two differ.
+pub fn check_gradient(f: &dyn Smooth, x: &Tensor) -> Result<()> {
+    let mut ws = Workspace::new();
+    let mut gradient = Buffer::copy_of(x)?;
+    f.gradient_into(x, &mut gradient, &mut ws)?;
+    for stream in 0..4 {
+        let direction = standard_normal(Noise::new(31, stream), f.domain(), &[])?;
+        let slope = vector::inner(gradient.tensor(), &direction, 1)?[0];
+        let mut at = |t: f64| -> Result<f64> {
+            let mut moved = Buffer::copy_of(x)?;
+            vector::accumulate(1.0, &[(t, &direction)], &mut moved)?;
+            Ok(f.value(moved.tensor(), &mut ws)?[0])
+        };
+        let step = 1e-4;
+        let difference =
+            (8.0 * (at(step)? - at(-step)?) - (at(2.0 * step)? - at(-2.0 * step)?)) / (12.0 * step);
+        let size = vector::norm(gradient.tensor(), 1)?[0] * vector::norm(&direction, 1)?[0];
+        if (slope - difference).abs() > 1e-7 * size {
+            let found = format!("slope {slope:.9e}, by differences {difference:.9e}");
+            return Err(Error::Unsupported(format!("{f:?}: gradient: {found}")));
+        }
     }
     Ok(())
 }

@@ -1,0 +1,206 @@
+//! The sum of Euclidean norms over groups: isotropic total variation, when applied to a gradient.
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::functional::penalty_weight;
+use crate::linalg::{Proximal, Steps};
+use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
+
+/// g(p) = λ Σᵢ √(Σₐ |pₐᵢ|²) on [axes, …]: the groups run over the first axis (and over the two parts of
+/// complex numbers). After [`crate::operator::Gradient`] it is λ times the isotropic total variation.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    domain: Space,
+    scale: f64,
+}
+
+impl GroupNorm {
+    /// λ‖p‖₂,₁ with λ = `scale` ≥ 0.
+    ///
+    /// ```
+    /// use candle_core::{Device, DType, Tensor};
+    /// use wellposed::{functional::{GroupNorm, Proximal}, tensor::Space};
+    /// let pairs = GroupNorm::new(&Space::real(&[2, 3], DType::F64, &Device::Cpu), 0.1)?;
+    /// let p = Tensor::new(&[[3f64, 0., 5.], [4., 0., 12.]], &Device::Cpu)?;
+    /// assert!((pairs.value(&p)?[0] - 1.8).abs() < 1e-15);
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] where λ is negative or not finite, [`Error::Shape`] where the space has no axis.
+    pub fn new(domain: &Space, scale: f64) -> Result<Self> {
+        if domain.shape().first().is_none_or(|axes| *axes == 0) {
+            return Err(Error::shape("group norm", "[axes, …]", domain.shape()));
+        }
+        Ok(Self { domain: domain.clone(), scale: penalty_weight(scale)? })
+    }
+
+    fn shape(&self) -> Shape {
+        let planes = self.domain.shape()[0];
+        Shape { planes, plane: self.domain.elements() / planes, parts: self.domain.components() }
+    }
+}
+
+impl Proximal for GroupNorm {
+    fn domain(&self) -> &Space {
+        &self.domain
+    }
+    fn value(&self, x: &Tensor) -> Result<Vec<f64>> {
+        self.domain.check("argument of a group norm", x)?;
+        Ok(total(self.shape(), None, x)?.into_iter().map(|sum| self.scale * sum).collect())
+    }
+    /// Step sizes must be equal within a group; the first component's is taken.
+    fn prox(&self, steps: Steps<'_>, x: &mut Buffer, _: &mut Workspace) -> Result<()> {
+        shrink(self.shape(), self.scale, None, steps, x)
+    }
+    fn prox_conjugate(&self, _: Steps<'_>, y: &mut Buffer, _: &mut Workspace) -> Result<()> {
+        project(self.shape(), self.scale, None, y)
+    }
+}
+
+/// How an item falls into groups: element `i` of every plane, with its `parts` neighbours.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    planes: usize,
+    plane: usize,
+    parts: usize,
+}
+
+impl Shape {
+    /// Groups of the two parts of one complex number.
+    pub(super) fn scalars(space: &Space) -> Self {
+        Self { planes: 1, plane: space.elements(), parts: space.components() }
+    }
+
+    /// Norms of the groups at `start..start + norms.len()` of an item, spread over their parts.
+    fn norms<T: Real>(self, planes: &[&[T]], norms: &mut [T]) {
+        norms.fill(T::zero());
+        for plane in planes {
+            norms.iter_mut().zip(*plane).for_each(|(n, x)| *n += *x * *x);
+        }
+        if self.parts == 2 {
+            norms.chunks_exact_mut(2).for_each(|n| n.fill(n[0] + n[1]));
+        }
+        norms.iter_mut().for_each(|n| *n = n.sqrt());
+    }
+}
+
+/// Elements of a plane that a task handles; even, so that complex numbers stay whole.
+const CHUNK: usize = 1 << 11;
+
+/// How the magnitude of a group changes.
+#[derive(Clone, Copy)]
+enum Change {
+    /// n ↦ max(0, n − threshold).
+    Shrink,
+    /// n ↦ min(n, limit).
+    Project,
+}
+
+struct Rescale<'a> {
+    shape: Shape,
+    change: Change,
+    limit: f64,
+    weights: Option<&'a Tensor>,
+    steps: Option<&'a Tensor>,
+}
+
+impl Kernel for Rescale<'_> {
+    type Output = ();
+    fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        let shape = self.shape;
+        for item in outputs[0].chunks_exact_mut(shape.planes * shape.plane) {
+            let mut tasks: Vec<Vec<&mut [T]>> =
+                (0..shape.plane.div_ceil(CHUNK)).map(|_| Vec::new()).collect();
+            for plane in item.chunks_exact_mut(shape.plane) {
+                plane.chunks_mut(CHUNK).zip(&mut tasks).for_each(|(part, task)| task.push(part));
+            }
+            tasks.par_iter_mut().enumerate().for_each(|(index, planes)| {
+                let mut factors = [T::zero(); CHUNK];
+                let factors = &mut factors[..planes[0].len()];
+                shape.norms(&planes.iter().map(|p| &**p).collect::<Vec<_>>(), factors);
+                self.factors(inputs, index * CHUNK, factors);
+                for plane in planes {
+                    plane.iter_mut().zip(&*factors).for_each(|(x, f)| *x *= *f);
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Rescale<'_> {
+    /// Norms become factors.
+    fn factors<T: Real>(&self, columns: &[&[T]], start: usize, norms: &mut [T]) {
+        let mut limits = [T::of(self.limit); CHUNK];
+        let limits = &mut limits[..norms.len()];
+        for column in columns {
+            limits.iter_mut().zip(&column[start..]).for_each(|(l, c)| *l *= *c);
+        }
+        let tiny = T::min_positive_value();
+        match self.change {
+            Change::Shrink => norms.iter_mut().zip(limits).for_each(|(n, limit)| {
+                *n = (*n - *limit).max(T::zero()) / n.max(tiny);
+            }),
+            Change::Project => norms.iter_mut().zip(limits).for_each(|(n, limit)| {
+                *n = *limit / n.max(*limit).max(tiny);
+            }),
+        }
+    }
+
+    fn launch(self, x: &mut Buffer) -> Result<()> {
+        let columns: Vec<&Tensor> = self.weights.into_iter().chain(self.steps).collect();
+        launch(self, &columns, &mut [x])
+    }
+}
+
+/// The proximal map of λτ w ‖group‖.
+pub(super) fn shrink(
+    shape: Shape,
+    scale: f64,
+    weights: Option<&Tensor>,
+    steps: Steps<'_>,
+    x: &mut Buffer,
+) -> Result<()> {
+    let uniform = if let Steps::Uniform(step) = steps { step } else { 1.0 };
+    Rescale { shape, change: Change::Shrink, limit: scale * uniform, weights, steps: steps.tensor() }
+        .launch(x)
+}
+
+/// The projection on ‖group‖ ≤ λ w.
+pub(super) fn project(shape: Shape, scale: f64, weights: Option<&Tensor>, x: &mut Buffer) -> Result<()> {
+    Rescale { shape, change: Change::Project, limit: scale, weights, steps: None }.launch(x)
+}
+
+/// Σ w ‖group‖ for each item.
+pub(super) fn total(shape: Shape, weights: Option<&Tensor>, x: &Tensor) -> Result<Vec<f64>> {
+    struct Total(Shape);
+    impl Kernel for Total {
+        type Output = Vec<f64>;
+        fn run<T: Real>(self, inputs: &[&[T]], _: &mut [&mut [T]]) -> Result<Vec<f64>> {
+            let shape = self.0;
+            let weights = inputs.get(1);
+            let sum_item = |item: &[T]| {
+                let part = |index: usize| {
+                    let start = index * CHUNK;
+                    let length = CHUNK.min(shape.plane - start);
+                    let mut norms = [T::zero(); CHUNK];
+                    let norms = &mut norms[..length];
+                    let planes: Vec<&[T]> =
+                        item.chunks_exact(shape.plane).map(|p| &p[start..][..length]).collect();
+                    shape.norms(&planes, norms);
+                    if let Some(weights) = weights {
+                        norms.iter_mut().zip(&weights[start..]).for_each(|(n, w)| *n *= *w);
+                    }
+                    norms.iter().step_by(shape.parts).map(|n| n.as_f64()).sum::<f64>()
+                };
+                let parts: Vec<f64> = (0..shape.plane.div_ceil(CHUNK)).into_par_iter().map(part).collect();
+                parts.iter().sum()
+            };
+            Ok(inputs[0].chunks_exact(shape.planes * shape.plane).map(sum_item).collect())
+        }
+    }
+    launch(Total(shape), &[&[x][..], &weights.into_iter().collect::<Vec<_>>()].concat(), &mut [])
+}
