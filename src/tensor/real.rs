@@ -1,8 +1,11 @@
 //! The two element types, `f32` and `f64`, behind one trait.
 
+use std::sync::{LazyLock, Mutex};
+
 use candle_core::{CpuStorage, DType, Device, Tensor};
 use num_complex::Complex;
 use num_traits::{Float, FloatConst, NumAssign};
+use rustfft::FftPlanner;
 
 use crate::error::Result;
 
@@ -24,6 +27,8 @@ pub trait Real:
     fn tensor(data: Vec<Self>, shape: &[usize]) -> Result<Tensor>;
     /// A copy of a tensor's elements in row-major order, converted to this type, from any device.
     fn to_vec(x: &Tensor) -> Result<Vec<Self>>;
+    /// The process-wide planner of one-dimensional Fourier transforms, which keeps every plan it has made.
+    fn fft_planner() -> &'static Mutex<FftPlanner<Self>>;
 }
 
 macro_rules! real {
@@ -49,6 +54,11 @@ macro_rules! real {
             }
             fn to_vec(x: &Tensor) -> Result<Vec<Self>> {
                 Ok(x.to_dtype(Self::DTYPE)?.flatten_all()?.to_vec1()?)
+            }
+            fn fft_planner() -> &'static Mutex<FftPlanner<Self>> {
+                static PLANNER: LazyLock<Mutex<FftPlanner<$type>>> =
+                    LazyLock::new(|| Mutex::new(FftPlanner::new()));
+                &PLANNER
             }
         }
     };
