@@ -1,6 +1,7 @@
 //! Forward operators with exact adjoints.
 
 mod algebra;
+pub mod ct;
 mod diagonal;
 mod gradient;
 mod identity;

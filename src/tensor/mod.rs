@@ -9,6 +9,7 @@ pub mod fft;
 mod kernel;
 pub mod random;
 mod real;
+pub mod simd;
 mod space;
 pub mod vector;
 

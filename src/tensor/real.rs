@@ -8,10 +8,11 @@ use num_traits::{Float, FloatConst, NumAssign};
 use rustfft::FftPlanner;
 
 use crate::error::Result;
+use crate::tensor::simd::Registers;
 
 /// A real element type of the kernels: `f32` or `f64`.
 pub trait Real:
-    Float + FloatConst + NumAssign + rustfft::FftNum + std::iter::Sum + std::fmt::Display
+    Float + FloatConst + NumAssign + rustfft::FftNum + std::iter::Sum + std::fmt::Display + Registers
 {
     /// The tensor element type.
     const DTYPE: DType;

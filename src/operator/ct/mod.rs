@@ -1,0 +1,11 @@
+//! Computed tomography: geometries as plain values, and ray transforms with exact adjoints.
+//!
+//! A ray transform maps the attenuation μ (1/mm) of a slice to line integrals ∫ μ dl (dimensionless). Slices of
+//! a volume are batch items.
+
+mod geometry;
+mod joseph;
+mod transform;
+
+pub use geometry::{ImageGrid, ParallelBeam};
+pub use transform::RayTransform;
