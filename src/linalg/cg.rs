@@ -14,7 +14,8 @@ use crate::tensor::{Buffer, Workspace, vector};
 pub struct ConjugateGradient {
     /// Iterations at most.
     pub max_iterations: usize,
-    /// Stop when ‖b − A x‖ ≤ tolerance · ‖b‖ for every item; 0 runs all iterations.
+    /// Stop when ‖b − A x‖ ≤ tolerance · ‖b‖ for every item; 0 runs all iterations, unless the
+    /// residual reaches the rounding error of b before.
     pub tolerance: f64,
 }
 
@@ -22,6 +23,10 @@ impl Default for ConjugateGradient {
     fn default() -> Self {
         Self { max_iterations: 100, tolerance: 1e-6 }
     }
+}
+
+fn rounding(dtype: candle_core::DType) -> f64 {
+    if dtype == candle_core::DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) }
 }
 
 struct State {
@@ -76,8 +81,10 @@ impl ConjugateGradient {
                 Buffer::copy_of(start)?
             }
         };
+        // Below rounding there is nothing left to gain, and on a singular system much to lose.
+        let tolerance = self.tolerance.max(rounding(space.dtype()));
         let limits: Vec<f64> =
-            vector::inner(b, b, items)?.into_iter().map(|bb| self.tolerance * self.tolerance * bb).collect();
+            vector::inner(b, b, items)?.into_iter().map(|bb| tolerance * tolerance * bb).collect();
         let scale: Vec<f64> =
             vector::inner(b, b, items)?.into_iter().map(|bb| bb.max(f64::MIN_POSITIVE)).collect();
         let squared = vector::inner(residual.tensor(), residual.tensor(), items)?;

@@ -1,144 +1,90 @@
-//! Priors whose denoiser has a closed form: the oracles that samplers are tested against.
+//! The Gaussian prior, whose posterior given linear data is known: the oracle of the samplers.
 
 use candle_core::Tensor;
+use ndarray::{Array2, ArrayView2};
 
 use crate::error::{Error, Result};
+use crate::linalg::dense::{HermitianEigen, matmul};
 use crate::prior::{Denoiser, Pullback};
 use crate::tensor::{Field, Real, Space};
 
-/// A Gaussian mixture Σ w_k N(m_k, s_k² I) over whole images:
-/// D(x, σ) = Σ r_k(x) (m_k + s_k²/(s_k² + σ²) (x − m_k)) with the responsibilities r_k of the noisy mixture.
+/// N(m, C) over whole images: D(x, σ) = m + C (C + σ² I)⁻¹ (x − m), by the eigendecomposition of C.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use wellposed::prior::{Denoiser, gaussian::Mixture};
-/// let prior = Mixture::new(&[1, 2], vec![(1.0, vec![1.0, -1.0], 0.5)])?;
-/// let x = Tensor::new(&[[3f64, -1.0]], &Device::Cpu)?;
-/// assert_eq!(prior.denoise(&x, 0.5)?.to_vec2::<f64>()?, [[2.0, -1.0]]);
+/// use wellposed::prior::{Denoiser, gaussian::Gaussian};
+/// let prior = Gaussian::white(&[1, 2], 0.0, 2.0)?;
+/// let x = Tensor::new(&[[5f64, -5.0]], &Device::Cpu)?;
+/// assert_eq!(prior.denoise(&x, 1.0)?.to_vec2::<f64>()?, [[4.0, -4.0]]);
 /// # Ok::<(), wellposed::error::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Mixture {
+pub struct Gaussian {
     shape: Vec<usize>,
-    components: Vec<Component>,
-}
-
-#[derive(Clone, Debug)]
-struct Component {
-    log_weight: f64,
     mean: Vec<f64>,
-    variance: f64,
+    basis: Array2<f64>,
+    variances: Vec<f64>,
 }
 
-/// What the mixture says of one noisy image.
-struct Answer {
-    responsibilities: Vec<f64>,
-    log_density: f64,
-}
-
-impl Mixture {
-    /// A mixture over images of `shape` = [height, width]: for each component its weight, mean (row-major)
-    /// and standard deviation. Weights are normalised.
+impl Gaussian {
+    /// Mean (row-major) and covariance of images of `shape` = [height, width].
     ///
     /// # Errors
-    /// [`Error::Parameter`] for no components, a weight or deviation that is not positive, a mean of another size.
-    pub fn new(shape: &[usize], components: Vec<(f64, Vec<f64>, f64)>) -> Result<Self> {
-        let size: usize = shape.iter().product();
-        let total: f64 = components.iter().map(|c| c.0).sum();
-        let mut checked = Vec::with_capacity(components.len());
-        for (weight, mean, deviation) in components {
-            if weight.is_nan()
-                || weight <= 0.0
-                || deviation.is_nan()
-                || deviation <= 0.0
-                || mean.len() != size
-            {
-                let found = format!("weight {weight}, deviation {deviation}, {} means", mean.len());
-                return Err(Error::parameter(
-                    "component",
-                    found,
-                    format!("needs positive values and {size} means"),
-                ));
-            }
-            checked.push(Component {
-                log_weight: (weight / total).ln(),
-                mean,
-                variance: deviation * deviation,
+    /// [`Error::Shape`] where sizes differ; [`Error::NotPositiveDefinite`] for a negative eigenvalue.
+    pub fn new(shape: &[usize], mean: Vec<f64>, covariance: ArrayView2<f64>) -> Result<Self> {
+        let n: usize = shape.iter().product();
+        if mean.len() != n || covariance.dim() != (n, n) {
+            let found = [mean.len(), covariance.nrows(), covariance.ncols()];
+            return Err(Error::shape(
+                "Gaussian prior",
+                format!("mean [{n}] and covariance [{n}, {n}]"),
+                &found,
+            ));
+        }
+        let eigen = HermitianEigen::new("covariance", covariance)?;
+        let variances: Vec<f64> = eigen.values.to_vec();
+        let largest = variances.iter().copied().fold(0.0, f64::max);
+        if let Some(pivot) = variances.iter().position(|v| *v < -1e-12 * largest) {
+            return Err(Error::NotPositiveDefinite {
+                name: "covariance".into(),
+                pivot,
+                value: variances[pivot],
             });
         }
-        if checked.is_empty() {
-            return Err(Error::parameter("components", 0, "at least one is needed"));
+        Ok(Self { shape: shape.to_vec(), mean, basis: eigen.vectors, variances })
+    }
+
+    /// Independent pixels with the same mean and standard deviation.
+    ///
+    /// # Errors
+    /// As for [`Gaussian::new`].
+    pub fn white(shape: &[usize], mean: f64, deviation: f64) -> Result<Self> {
+        let n = shape.iter().product();
+        Self::new(shape, vec![mean; n], (Array2::eye(n) * (deviation * deviation)).view())
+    }
+
+    /// The covariance C.
+    pub fn covariance(&self) -> Array2<f64> {
+        (&self.basis * &ndarray::ArrayView1::from(&self.variances)).dot(&self.basis.t())
+    }
+
+    /// Each item of x times C (C + σ² I)⁻¹, after `shift` has been subtracted and before it is added again.
+    fn filter(&self, x: &Tensor, sigma: f64, shift: &[f64]) -> Result<Tensor> {
+        let n = self.mean.len();
+        let mut rows = Array2::from_shape_vec((x.elem_count() / n, n), f64::to_vec(x)?)
+            .map_err(|_| Error::shape("image", format!("[batch…, {:?}]", self.shape), x.dims()))?;
+        let shift = ndarray::ArrayView1::from(shift);
+        rows -= &shift;
+        let mut modes = matmul(rows.view(), self.basis.view())?;
+        for (mut column, variance) in modes.columns_mut().into_iter().zip(&self.variances) {
+            column *= variance / (variance + sigma * sigma);
         }
-        Ok(Self { shape: shape.to_vec(), components: checked })
-    }
-
-    /// ln p_σ(x), the log-density of data plus noise, for every item of x.
-    pub fn log_density(&self, x: &Tensor, sigma: f64) -> Result<Vec<f64>> {
-        let size = self.size();
-        Ok(f64::to_vec(x)?.chunks(size).map(|x| self.answer(x, sigma).log_density).collect())
-    }
-
-    fn size(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    fn answer(&self, x: &[f64], sigma: f64) -> Answer {
-        let logs: Vec<f64> = self
-            .components
-            .iter()
-            .map(|c| {
-                let variance = c.variance + sigma * sigma;
-                let square: f64 = x.iter().zip(&c.mean).map(|(x, m)| (x - m) * (x - m)).sum();
-                c.log_weight
-                    - 0.5 * square / variance
-                    - 0.5 * x.len() as f64 * (std::f64::consts::TAU * variance).ln()
-            })
-            .collect();
-        let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = logs.iter().map(|l| (l - top).exp()).sum();
-        let log_density = top + total.ln();
-        Answer { responsibilities: logs.iter().map(|l| (l - log_density).exp()).collect(), log_density }
-    }
-
-    fn denoise_one(&self, x: &[f64], sigma: f64, out: &mut Vec<f64>) {
-        let answer = self.answer(x, sigma);
-        let start = out.len();
-        out.resize(start + x.len(), 0.0);
-        for (c, r) in self.components.iter().zip(&answer.responsibilities) {
-            let keep = c.variance / (c.variance + sigma * sigma);
-            for (o, (x, m)) in out[start..].iter_mut().zip(x.iter().zip(&c.mean)) {
-                *o += r * (m + keep * (x - m));
-            }
-        }
-    }
-
-    /// Jᵀc = Σ r_k (a_k c + ⟨D_k − D, c⟩ ∇ ln p_k), a_k = s_k²/(s_k² + σ²).
-    fn pull_one(&self, x: &[f64], sigma: f64, c: &[f64], out: &mut Vec<f64>) {
-        let answer = self.answer(x, sigma);
-        let mut mean = Vec::with_capacity(x.len());
-        self.denoise_one(x, sigma, &mut mean);
-        let start = out.len();
-        out.resize(start + x.len(), 0.0);
-        for (k, r) in self.components.iter().zip(&answer.responsibilities) {
-            let variance = k.variance + sigma * sigma;
-            let keep = k.variance / variance;
-            let along: f64 =
-                (0..x.len()).map(|i| (k.mean[i] + keep * (x[i] - k.mean[i]) - mean[i]) * c[i]).sum();
-            for i in 0..x.len() {
-                out[start + i] += r * (keep * c[i] - along * (x[i] - k.mean[i]) / variance);
-            }
-        }
-    }
-
-    fn each(&self, x: &Tensor, f: impl Fn(usize, &[f64], &mut Vec<f64>)) -> Result<Tensor> {
-        let data = f64::to_vec(x)?;
-        let mut out = Vec::with_capacity(data.len());
-        data.chunks(self.size()).enumerate().for_each(|(i, x)| f(i, x, &mut out));
-        Ok(f64::tensor(out, x.dims())?.to_dtype(x.dtype())?)
+        let out = matmul(modes.view(), self.basis.t())? + shift;
+        Ok(f64::tensor(out.iter().copied().collect(), x.dims())?.to_dtype(x.dtype())?)
     }
 }
 
-impl Denoiser for Mixture {
+impl Denoiser for Gaussian {
     fn field(&self) -> Field {
         Field::Real
     }
@@ -152,60 +98,12 @@ impl Denoiser for Mixture {
     }
 
     fn denoise(&self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        self.each(x, |_, x, out| self.denoise_one(x, sigma, out))
+        self.filter(x, sigma, &self.mean)
     }
 
     fn denoise_vjp(&self, x: &Tensor, sigma: f64) -> Result<(Tensor, Pullback)> {
-        let (prior, x_kept) = (self.clone(), x.clone());
-        let pull = move |c: &Tensor| {
-            let c = f64::to_vec(c)?;
-            let size = prior.size();
-            prior.each(&x_kept, |i, x, out| prior.pull_one(x, sigma, &c[i * size..(i + 1) * size], out))
-        };
+        let prior = self.clone();
+        let pull = move |c: &Tensor| prior.filter(c, sigma, &vec![0.0; prior.mean.len()]);
         Ok((self.denoise(x, sigma)?, Pullback::new(pull)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::{DType, Device};
-
-    use super::*;
-    use crate::tensor::random::{Noise, standard_normal};
-    use crate::tensor::vector;
-
-    fn bimodal() -> Mixture {
-        Mixture::new(&[1, 3], vec![(1.0, vec![1.0, 0.0, -1.0], 0.3), (2.0, vec![-1.0, 0.5, 0.0], 0.6)])
-            .unwrap()
-    }
-
-    #[test]
-    fn denoiser_is_tweedie_of_the_density() {
-        let (prior, sigma, h) = (bimodal(), 0.7, 1e-5);
-        let x = [0.2, -0.3, 0.1];
-        let tensor = |x: [f64; 3]| Tensor::new(&[x], &Device::Cpu).unwrap();
-        let mean = prior.denoise(&tensor(x), sigma).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-        for i in 0..3 {
-            let (mut up, mut down) = (x, x);
-            up[i] += h;
-            down[i] -= h;
-            let density = |x| prior.log_density(&tensor(x), sigma).unwrap()[0];
-            let score = (density(up) - density(down)) / (2.0 * h);
-            assert!((mean[i] - x[i] - sigma * sigma * score).abs() < 1e-8);
-        }
-    }
-
-    #[test]
-    fn pullback_matches_differences() {
-        let (prior, sigma, h) = (bimodal(), 0.7, 1e-6);
-        let space = Space::real(&[1, 3], DType::F64, &Device::Cpu);
-        let draw = |stream| standard_normal(Noise::new(5, stream), &space, &[2]).unwrap();
-        let (x, v, c) = (draw(0), draw(1), draw(2));
-        let moved = |s: f64| prior.denoise(&(&x + (&v * s).unwrap()).unwrap(), sigma).unwrap();
-        let jv = ((moved(h) - moved(-h)).unwrap() / (2.0 * h)).unwrap();
-        let (_, pullback) = prior.denoise_vjp(&x, sigma).unwrap();
-        let jtc = pullback.pull(&c).unwrap();
-        let (left, right) = (vector::inner(&jv, &c, 1).unwrap()[0], vector::inner(&v, &jtc, 1).unwrap()[0]);
-        assert!((left - right).abs() < 1e-7, "{left} {right}");
     }
 }

@@ -5,6 +5,7 @@
 //! x_vp = √ᾱ x with σ = √((1−ᾱ)/ᾱ); see [`schedule`].
 
 pub mod gaussian;
+pub mod mixture;
 pub mod schedule;
 
 use candle_core::Tensor;

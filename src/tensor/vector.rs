@@ -160,6 +160,32 @@ pub fn copy(x: &Tensor, out: &mut Buffer) -> Result<()> {
     launch(Copy, &[x], &mut [out])
 }
 
+/// Writes x into `out` from element `start` on (row-major).
+///
+/// # Errors
+/// [`Error::Shape`] where x reaches beyond the end.
+pub fn copy_at(x: &Tensor, out: &mut Buffer, start: usize) -> Result<()> {
+    struct CopyAt(usize);
+    impl Kernel for CopyAt {
+        type Output = ();
+        fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+            let out = &mut outputs[0][self.0..self.0 + inputs[0].len()];
+            out.par_chunks_mut(CHUNK)
+                .zip(inputs[0].par_chunks(CHUNK))
+                .for_each(|(o, x)| o.copy_from_slice(x));
+            Ok(())
+        }
+    }
+    if start + x.elem_count() > out.tensor().elem_count() {
+        return Err(Error::shape(
+            "copied part",
+            format!("a part of {:?} from {start} on", out.dims()),
+            x.dims(),
+        ));
+    }
+    launch(CopyAt(start), &[x], &mut [out])
+}
+
 /// out ← value everywhere.
 pub fn fill(value: f64, out: &mut Buffer) -> Result<()> {
     struct Fill(f64);

@@ -1,0 +1,179 @@
+//! What a sampler is given: data, how they came about, and a prior.
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::{Error, Result};
+use crate::linalg::LinearOperator;
+use crate::prior::{Denoiser, Pullback};
+use crate::tensor::{Buffer, Space, vector};
+
+/// The measurement y = A x + n, n ~ N(0, noise²), of images x in the data range of the prior.
+///
+/// Samplers take A to be scaled to ‖A‖ ≈ 1 where they say so; images in other units are brought to the
+/// prior's range by folding the affine map into the data (y − A·offset) before.
+#[derive(Clone, Copy, Debug)]
+pub struct Problem<'a> {
+    measurement: Option<(&'a dyn LinearOperator, &'a Tensor)>,
+    prior: &'a dyn Denoiser,
+    noise: f64,
+    chunk: usize,
+    image: Image<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Image<'a> {
+    /// Batch axes of the data, before an image of the operator's domain.
+    Measured(&'a [usize]),
+    Free(&'a [usize], DType, &'a Device),
+}
+
+impl<'a> Problem<'a> {
+    /// Data with their operator (of one image), the standard deviation of their noise, and the prior.
+    ///
+    /// # Errors
+    /// Data outside the operator's range or not finite, a negative noise level, a prior that can't denoise
+    /// images of the operator's domain.
+    pub fn new(
+        operator: &'a dyn LinearOperator,
+        data: &'a Tensor,
+        noise: f64,
+        prior: &'a dyn Denoiser,
+    ) -> Result<Self> {
+        let batch = operator.range().check("data", data)?;
+        vector::require_finite("data", data)?;
+        prior.check(operator.domain())?;
+        if !noise.is_finite() || noise < 0.0 {
+            return Err(Error::parameter("noise", noise, "a standard deviation is at least 0"));
+        }
+        Ok(Self {
+            measurement: Some((operator, data)),
+            prior,
+            noise,
+            chunk: 8,
+            image: Image::Measured(batch),
+        })
+    }
+
+    /// No data: samples of the prior itself, of this tensor shape (batch axes, image, complex axis).
+    ///
+    /// # Errors
+    /// What the prior's check reports.
+    pub fn unconditional(
+        prior: &'a dyn Denoiser,
+        shape: &'a [usize],
+        dtype: DType,
+        device: &'a Device,
+    ) -> Result<Self> {
+        let problem =
+            Self { measurement: None, prior, noise: 0.0, chunk: 8, image: Image::Free(shape, dtype, device) };
+        if shape.len() < problem.image_rank() {
+            return Err(Error::shape("samples", "[batch…, height, width] (complex: and 2)", shape));
+        }
+        prior.check(&problem.image_space())?;
+        Ok(problem)
+    }
+
+    /// How many images go through the network at once (8 by default): more is faster, less needs less memory.
+    pub fn with_chunk(self, chunk: usize) -> Self {
+        Self { chunk: chunk.max(1), ..self }
+    }
+
+    /// The prior.
+    pub fn prior(&self) -> &'a dyn Denoiser {
+        self.prior
+    }
+
+    /// Standard deviation of the noise of the data.
+    pub fn noise(&self) -> f64 {
+        self.noise
+    }
+
+    /// The operator and the data.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without data.
+    pub fn measurement(&self) -> Result<(&'a dyn LinearOperator, &'a Tensor)> {
+        self.measurement.ok_or_else(|| Error::Unsupported("this sampler needs data".into()))
+    }
+
+    /// Whether there are data.
+    pub fn is_conditional(&self) -> bool {
+        self.measurement.is_some()
+    }
+
+    fn image_rank(&self) -> usize {
+        2 + usize::from(self.prior.field() == crate::tensor::Field::Complex)
+    }
+
+    /// The space of one image.
+    pub fn image_space(&self) -> Space {
+        match (self.image, self.measurement) {
+            (Image::Free(shape, dtype, device), _) => {
+                let at = shape.len() - self.image_rank();
+                Space::real(&shape[at..at + 2], dtype, device).with_field(self.prior.field())
+            }
+            (Image::Measured(_), Some((operator, _))) => operator.domain().clone(),
+            (Image::Measured(_), None) => unreachable!("made by `new` only"),
+        }
+    }
+
+    /// The batch axes.
+    pub fn batch(&self) -> &'a [usize] {
+        match self.image {
+            Image::Measured(batch) => batch,
+            Image::Free(shape, ..) => &shape[..shape.len() - self.image_rank()],
+        }
+    }
+
+    /// Number of images.
+    pub fn items(&self) -> usize {
+        self.batch().iter().product()
+    }
+
+    /// A buffer for all images.
+    pub fn buffer(&self) -> Result<Buffer> {
+        self.image_space().buffer(self.batch())
+    }
+
+    /// out ← D(x, σ), a few images at a time.
+    pub fn denoise_into(&self, x: &Tensor, sigma: f64, out: &mut Buffer) -> Result<()> {
+        self.in_chunks(x, |part| Ok(vec![self.prior.denoise(part, sigma)?]), &mut [out])
+    }
+
+    /// denoised ← D(x, σ) and pulled ← Jᵀ c, c = cotangent(first image, D(part)), a few images at a time.
+    pub fn denoise_and_pull(
+        &self,
+        x: &Tensor,
+        sigma: f64,
+        cotangent: &mut dyn FnMut(usize, &Tensor) -> Result<Tensor>,
+        denoised: &mut Buffer,
+        pulled: &mut Buffer,
+    ) -> Result<()> {
+        let mut first = 0;
+        let work = |part: &Tensor| {
+            let (d, pullback): (Tensor, Pullback) = self.prior.denoise_vjp(part, sigma)?;
+            let c = cotangent(first, &d)?;
+            first += part.dim(0)?;
+            Ok(vec![d, pullback.pull(&c)?])
+        };
+        self.in_chunks(x, work, &mut [denoised, pulled])
+    }
+
+    fn in_chunks(
+        &self,
+        x: &Tensor,
+        mut work: impl FnMut(&Tensor) -> Result<Vec<Tensor>>,
+        outs: &mut [&mut Buffer],
+    ) -> Result<()> {
+        let items = self.items();
+        let flat = x.reshape([&[items], &self.image_space().tensor_shape(&[])[..]].concat())?;
+        let size = self.image_space().elements();
+        for first in (0..items).step_by(self.chunk) {
+            let part = flat.narrow(0, first, self.chunk.min(items - first))?;
+            for (result, out) in work(&part)?.iter().zip(outs.iter_mut()) {
+                vector::copy_at(result, out, first * size)?;
+            }
+        }
+        Ok(())
+    }
+}

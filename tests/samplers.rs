@@ -1,0 +1,508 @@
+//! Samplers against closed forms: Gaussian posteriors, Gaussian-mixture flows, known fixed points.
+
+use candle_core::{DType, Device, Tensor};
+use ndarray::{Array1, Array2, Axis};
+use wellposed::error::Result;
+use wellposed::linalg::LinearOperator;
+use wellposed::linalg::dense::Cholesky;
+use wellposed::prior::gaussian::Gaussian;
+use wellposed::prior::mixture::Mixture;
+use wellposed::prior::schedule::{Grid, Sde};
+use wellposed::sampler::likelihood::{Divergence, ProbabilityFlow};
+use wellposed::sampler::{
+    AdmmTv, Consistency, Corrector, Daps, DiffusionMbir, Dps, Draw, Guided, NoiseFrom, PiGdm, Predictor,
+    Problem, RedDiff, Sampler, ScoreSde, Stepper, posterior, resume, sample,
+};
+use wellposed::tensor::random::Noise;
+use wellposed::tensor::{Buffer, Real, Space, Workspace, vector};
+
+/// A small operator given by its matrix, images [height, width] to [rows].
+#[derive(Debug)]
+struct Dense {
+    matrix: Array2<f64>,
+    domain: Space,
+    range: Space,
+}
+
+impl Dense {
+    fn new(shape: &[usize], matrix: Array2<f64>) -> Self {
+        let domain = Space::real(shape, DType::F64, &Device::Cpu);
+        let range = domain.with_shape(&[matrix.nrows()]);
+        Self { matrix, domain, range }
+    }
+
+    /// Every other pixel.
+    fn mask() -> Self {
+        Self::new(&[3, 4], Array2::from_shape_fn((6, 12), |(i, j)| if j == 2 * i { 1.0 } else { 0.0 }))
+    }
+
+    /// A short blur along the rows of the image.
+    fn blur() -> Self {
+        let kernel =
+            |i: usize, j: usize| if i / 4 == j / 4 { [0.6, 0.2, 0.0, 0.0][i.abs_diff(j)] } else { 0.0 };
+        Self::new(&[3, 4], Array2::from_shape_fn((12, 12), |(i, j)| kernel(i, j)))
+    }
+
+    /// Sums along rows and columns: a projector of two views.
+    fn projections() -> Self {
+        let hit =
+            |view: usize, pixel: usize| if view < 3 { pixel / 4 == view } else { pixel % 4 == view - 3 };
+        Self::new(&[3, 4], Array2::from_shape_fn((7, 12), |(i, j)| if hit(i, j) { 0.4 } else { 0.0 }))
+    }
+
+    fn map(&self, x: &Tensor, matrix: &Array2<f64>, out: &mut Buffer) -> Result<()> {
+        let rows = Array2::from_shape_vec((x.elem_count() / matrix.ncols(), matrix.ncols()), f64::to_vec(x)?)
+            .unwrap();
+        let y = rows.dot(&matrix.t());
+        vector::copy(&f64::tensor(y.iter().copied().collect(), out.dims())?, out)
+    }
+}
+
+impl LinearOperator for Dense {
+    fn domain(&self) -> &Space {
+        &self.domain
+    }
+    fn range(&self) -> &Space {
+        &self.range
+    }
+    fn apply_into(&self, x: &Tensor, out: &mut Buffer, _: &mut Workspace) -> Result<()> {
+        self.map(x, &self.matrix, out)
+    }
+    fn adjoint_into(&self, y: &Tensor, out: &mut Buffer, _: &mut Workspace) -> Result<()> {
+        self.map(y, &self.matrix.t().to_owned(), out)
+    }
+}
+
+/// Mean and covariance of N(m, C) given y = A x + N(0, noise²).
+fn gaussian_posterior(
+    mean: &Array1<f64>,
+    c: &Array2<f64>,
+    a: &Array2<f64>,
+    y: &Array1<f64>,
+    noise: f64,
+) -> (Array1<f64>, Array2<f64>) {
+    let gram = a.dot(c).dot(&a.t()) + Array2::<f64>::eye(a.nrows()) * (noise * noise);
+    let gain = Cholesky::new("gram", gram.view()).unwrap().solve(a.dot(c).view()).unwrap().reversed_axes();
+    (mean + &gain.dot(&(y - &a.dot(mean))), c - &gain.dot(a).dot(c))
+}
+
+fn moments(samples: &Tensor) -> (Array1<f64>, Array2<f64>) {
+    let count = samples.dim(0).unwrap();
+    let rows =
+        Array2::from_shape_vec((count, samples.elem_count() / count), f64::to_vec(samples).unwrap()).unwrap();
+    let mean = rows.mean_axis(Axis(0)).unwrap();
+    let centred = rows - &mean;
+    let covariance = centred.t().dot(&centred) / (count as f64 - 1.0);
+    (mean, covariance)
+}
+
+/// Asserts that `count` samples have the wanted moments within five standard errors plus `bias`.
+fn assert_moments(samples: &Tensor, mean: &Array1<f64>, covariance: &Array2<f64>, bias: f64, what: &str) {
+    let count = samples.dim(0).unwrap() as f64;
+    let (found_mean, found) = moments(samples);
+    for i in 0..mean.len() {
+        let error = (covariance[(i, i)] / count).sqrt();
+        let off = (found_mean[i] - mean[i]).abs();
+        assert!(off < 5.0 * error + bias, "{what}: mean {i} is {} not {}", found_mean[i], mean[i]);
+        for j in 0..mean.len() {
+            let product = covariance[(i, i)] * covariance[(j, j)];
+            let error = ((product + covariance[(i, j)].powi(2)) / count).sqrt();
+            let off = (found[(i, j)] - covariance[(i, j)]).abs();
+            assert!(
+                off < 5.0 * error + bias,
+                "{what}: covariance {i},{j} is {} not {}",
+                found[(i, j)],
+                covariance[(i, j)]
+            );
+        }
+    }
+}
+
+fn repeated(y: &Array1<f64>, count: usize) -> Tensor {
+    Tensor::new(y.to_vec(), &Device::Cpu).unwrap().unsqueeze(0).unwrap().repeat((count, 1)).unwrap()
+}
+
+fn measured(a: &Dense, seed: u64) -> Array1<f64> {
+    Array1::from_shape_fn(a.matrix.nrows(), |i| Noise::new(seed, 9).normal_pair(i as u64).0)
+}
+
+#[test]
+fn pigdm_and_the_noise_aware_step_sample_the_posterior_of_a_white_prior() {
+    let (count, noise, spread) = (2000, 0.3, 0.8);
+    let prior = Gaussian::white(&[3, 4], 0.0, spread).unwrap();
+    for a in [Dense::mask(), Dense::blur(), Dense::projections()] {
+        let y = measured(&a, 1);
+        let truth = gaussian_posterior(&Array1::zeros(12), &prior.covariance(), &a.matrix, &y, noise);
+        let data = repeated(&y, count);
+        let problem = Problem::new(&a, &data, noise, &prior).unwrap().with_chunk(count);
+        let grid = Grid::Karras { min: 0.01, max: 40.0, rho: 4.0 };
+        let pigdm = PiGdm { steps: 150, spread, iterations: 12, tolerance: 1e-9, grid };
+        let aware = Guided {
+            grid,
+            steps: 150,
+            stepper: Stepper::Ancestral,
+            consistency: Consistency::NoiseAware { spread, iterations: 12 },
+            clip: false,
+        };
+        for sampler in [&pigdm as &dyn Sampler, &aware] {
+            let solution = sample(sampler, &problem, 3, &mut ()).unwrap();
+            // The bias of 150 steps, on top of the Monte-Carlo error.
+            assert_moments(&solution.value, &truth.0, &truth.1, 0.015, sampler.name());
+        }
+    }
+}
+
+#[test]
+fn score_sdes_sample_the_prior() {
+    let covariance = Array2::from_shape_fn((4, 4), |(i, j)| 0.5f64.powi(i.abs_diff(j) as i32) * 0.25);
+    let mean = vec![0.5, -0.5, 0.0, 1.0];
+    let prior = Gaussian::new(&[2, 2], mean.clone(), covariance.view()).unwrap();
+    let shape = [2500, 2, 2];
+    let problem = Problem::unconditional(&prior, &shape, DType::F64, &Device::Cpu).unwrap().with_chunk(2500);
+    let ve = Sde::Ve { min: 0.01, max: 30.0 };
+    for (sde, predictor, corrector) in [
+        (Sde::VP, Predictor::EulerMaruyama, Corrector::None),
+        (Sde::VP, Predictor::ReverseDiffusion, Corrector::None),
+        (Sde::VP, Predictor::Ancestral, Corrector::None),
+        (Sde::SUB_VP, Predictor::EulerMaruyama, Corrector::None),
+        (ve, Predictor::ReverseDiffusion, Corrector::None),
+        (ve, Predictor::Ancestral, Corrector::Annealed { snr: 0.05, steps: 1 }),
+    ] {
+        let sampler = ScoreSde { sde, predictor, corrector, steps: 250 };
+        let solution = sample(&sampler, &problem, 5, &mut ()).unwrap();
+        let what = format!("{sampler:?}");
+        assert_moments(&solution.value, &Array1::from(mean.clone()), &covariance, 0.02, &what);
+    }
+}
+
+#[test]
+fn the_langevin_corrector_keeps_the_prior() {
+    // Its step size compares norms, which only concentrate in many dimensions.
+    let prior = Gaussian::white(&[12, 12], 0.2, 0.5).unwrap();
+    let shape = [40, 12, 12];
+    let problem = Problem::unconditional(&prior, &shape, DType::F64, &Device::Cpu).unwrap().with_chunk(40);
+    let corrector = Corrector::Langevin { snr: 0.1, steps: 1 };
+    let sde = Sde::Ve { min: 0.01, max: 30.0 };
+    let sampler = ScoreSde { sde, predictor: Predictor::ReverseDiffusion, corrector, steps: 250 };
+    let found = f64::to_vec(&sample(&sampler, &problem, 5, &mut ()).unwrap().value).unwrap();
+    let n = found.len() as f64;
+    let mean = found.iter().sum::<f64>() / n;
+    let variance = found.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n;
+    assert!((mean - 0.2).abs() < 0.03, "{mean}");
+    assert!((variance / 0.25 - 1.0).abs() < 0.1, "{variance}");
+}
+
+#[test]
+fn replacement_keeps_what_is_known() {
+    let prior = Gaussian::white(&[3, 4], 0.0, 1.0).unwrap();
+    let a = Dense::mask();
+    let y = measured(&a, 2);
+    let data = repeated(&y, 3);
+    let problem = Problem::new(&a, &data, 0.0, &prior).unwrap();
+    let sampler = ScoreSde { sde: Sde::VP, steps: 200, ..ScoreSde::default() };
+    let solution = sample(&sampler, &problem, 5, &mut ()).unwrap();
+    let known = f64::to_vec(&a.apply(&solution.value).unwrap()).unwrap();
+    for (found, wanted) in known.iter().zip(y.iter().cycle()) {
+        assert!((found - wanted).abs() < 0.2, "{found} {wanted}");
+    }
+}
+
+fn two_modes() -> Mixture {
+    Mixture::new(&[1, 2], vec![(1.0, vec![1.0, 0.4], 0.3), (1.5, vec![-0.8, 0.0], 0.5)]).unwrap()
+}
+
+/// The end of the deterministic flow from one fixed noisy image, for growing numbers of steps.
+fn flow(stepper: Stepper, steps: usize) -> Vec<f64> {
+    let (prior, shape) = (two_modes(), [8, 1, 2]);
+    let problem = Problem::unconditional(&prior, &shape, DType::F64, &Device::Cpu).unwrap();
+    let sampler = Guided {
+        grid: Grid::LogUniform { min: 0.05, max: 10.0 },
+        steps,
+        stepper,
+        consistency: Consistency::None,
+        clip: false,
+    };
+    f64::to_vec(&sample(&sampler, &problem, 11, &mut ()).unwrap().value).unwrap()
+}
+
+fn distance(x: &[f64], y: &[f64]) -> f64 {
+    x.iter().zip(y).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
+}
+
+#[test]
+fn steppers_converge_at_their_order() {
+    let exact = flow(Stepper::DpmSingle { order: 3 }, 3000);
+    let order = |stepper: Stepper, steps: usize| {
+        let (coarse, fine) =
+            (distance(&flow(stepper, steps), &exact), distance(&flow(stepper, 2 * steps), &exact));
+        (coarse / fine).log2()
+    };
+    let ddim = Stepper::Ddim { eta: 0.0, noise: NoiseFrom::Network };
+    for (stepper, steps, expected) in [
+        (ddim, 320, 1.0),
+        (Stepper::DpmPlusPlus { order: 1 }, 320, 1.0),
+        (Stepper::Dpm { order: 1 }, 320, 1.0),
+        (Stepper::DpmPlusPlus { order: 2 }, 160, 2.0),
+        (Stepper::Dpm { order: 2 }, 160, 2.0),
+        (Stepper::DpmPlusPlusSingle, 160, 2.0),
+        (Stepper::DpmSingle { order: 2 }, 160, 2.0),
+        (Stepper::Heun, 160, 2.0),
+        (Stepper::DpmSingle { order: 3 }, 80, 3.0),
+        // The first step of a multistep method has order 1, whose one error of order 2 caps the rest.
+        (Stepper::DpmPlusPlus { order: 3 }, 160, 2.0),
+        // The corrector gains one order.
+        (Stepper::UniPc { order: 1, exponential: true }, 160, 2.0),
+    ] {
+        let found = order(stepper, steps);
+        assert!((found - expected).abs() < 0.35, "{stepper:?}: order {found:.2}, expected {expected}");
+    }
+    let error = |stepper| distance(&flow(stepper, 30), &exact);
+    let (second, third) =
+        (error(Stepper::DpmPlusPlus { order: 2 }), error(Stepper::DpmPlusPlus { order: 3 }));
+    let unipc = error(Stepper::UniPc { order: 3, exponential: true });
+    assert!(third < second && unipc < second, "2M {second:.2e}, 3M {third:.2e}, UniPC-3 {unipc:.2e}");
+    // The first-order methods are one and the same.
+    let euler = flow(ddim, 40);
+    assert!(distance(&flow(Stepper::DpmPlusPlus { order: 1 }, 40), &euler) < 1e-12);
+    assert!(distance(&flow(Stepper::Dpm { order: 1 }, 40), &euler) < 1e-12);
+}
+
+#[test]
+fn stochastic_multistep_samples_the_mixture() {
+    let (prior, shape) = (two_modes(), [4000, 1, 2]);
+    let problem = Problem::unconditional(&prior, &shape, DType::F64, &Device::Cpu).unwrap().with_chunk(4000);
+    let mean = Array1::from(vec![(1.0 - 0.8 * 1.5) / 2.5, 0.4 / 2.5]);
+    let second = |i: usize, j: usize| {
+        let (a, b) = ([1.0, 0.4], [-0.8, 0.0]);
+        let own = if i == j { (0.09 + 1.5 * 0.25) / 2.5 } else { 0.0 };
+        (a[i] * a[j] + 1.5 * b[i] * b[j]) / 2.5 - mean[i] * mean[j] + own
+    };
+    let covariance = Array2::from_shape_fn((2, 2), |(i, j)| second(i, j));
+    for stepper in [Stepper::SdeDpmPlusPlus, Stepper::Ancestral, Stepper::DpmPlusPlus { order: 2 }] {
+        let sampler = Guided {
+            grid: Grid::LogUniform { min: 0.01, max: 40.0 },
+            steps: 150,
+            stepper,
+            consistency: Consistency::None,
+            clip: false,
+        };
+        let solution = sample(&sampler, &problem, 2, &mut ()).unwrap();
+        assert_moments(&solution.value, &mean, &covariance, 0.01, &format!("{stepper:?}"));
+    }
+}
+
+#[test]
+fn probability_flow_gives_the_density() {
+    let prior = two_modes();
+    let x = Tensor::new(&[[[0.9f64, 0.5]], [[-0.5, 0.2]], [[0.1, 0.1]]], &Device::Cpu).unwrap();
+    let truth = prior.log_density(&x, 0.0).unwrap();
+    let flow = ProbabilityFlow { relative: 1e-7, absolute: 1e-7, ..ProbabilityFlow::default() };
+    for sde in [Sde::VP, Sde::SUB_VP, Sde::Ve { min: 1e-3, max: 60.0 }] {
+        let flow = ProbabilityFlow { sde, ..flow };
+        let found = flow.log_likelihood(&prior, &x, Divergence::Exact).unwrap();
+        for (found, truth) in found.iter().zip(&truth) {
+            // The SDE ends at a positive noise level, which smooths the density a little.
+            assert!((found - truth).abs() < 2e-3, "{sde:?}: {found} {truth}");
+        }
+    }
+    let white = Gaussian::white(&[2, 2], 0.3, 0.7).unwrap();
+    let x = Tensor::new(&[[[0.3f64, 1.0], [-0.4, 0.2]]], &Device::Cpu).unwrap();
+    let square: f64 = f64::to_vec(&x).unwrap().iter().map(|v| (v - 0.3) * (v - 0.3)).sum();
+    let truth = -0.5 * square / 0.49 - 2.0 * (std::f64::consts::TAU * 0.49).ln();
+    let found = flow.log_likelihood(&white, &x, Divergence::Hutchinson { probes: 1, seed: 1 }).unwrap()[0];
+    assert!((found - truth).abs() < 1e-3, "{found} {truth}");
+}
+
+#[test]
+fn red_diff_stays_where_its_objective_is_stationary() {
+    // At a fixed noise level the expected gradient vanishes at the minimiser of ½‖y − Aμ‖² + ½ w ‖μ − m‖² with
+    // w = λ σ²/(s² + σ²) for a white prior N(m, s²).
+    let (mean, spread, lambda, sigma) = (0.3, 0.5, 0.4, 0.7);
+    let prior = Gaussian::white(&[3, 4], mean, spread).unwrap();
+    let a = Dense::blur();
+    let y = measured(&a, 4);
+    let data = repeated(&y, 1);
+    let problem = Problem::new(&a, &data, 0.1, &prior).unwrap();
+    let grid = Grid::LogUniform { min: sigma, max: sigma * 1.000001 };
+    let sampler = RedDiff { steps: 6000, lambda, rate: 0.002, betas: (0.9, 0.999), grid };
+    let found = f64::to_vec(&sample(&sampler, &problem, 1, &mut ()).unwrap().value).unwrap();
+    let weight = lambda * sigma * sigma / (spread * spread + sigma * sigma);
+    let prior_covariance = Array2::eye(12) / weight;
+    let (expected, _) =
+        gaussian_posterior(&Array1::from_elem(12, mean), &prior_covariance, &a.matrix, &y, 1.0);
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!((found - expected).abs() < 0.05, "{found} {expected}");
+    }
+}
+
+#[test]
+fn dps_without_guidance_is_ancestral_sampling_and_with_it_fits_better() {
+    let prior = Gaussian::white(&[3, 4], 0.0, 0.5).unwrap();
+    let a = Dense::projections();
+    let y = measured(&a, 5).mapv(|v| v * 0.3);
+    let count = 1500;
+    let data = repeated(&y, count);
+    let problem = Problem::new(&a, &data, 0.05, &prior).unwrap().with_chunk(count);
+    let free = Dps { steps: 200, zeta: 0.0, clip: false, grid: Grid::default() };
+    let solution = sample(&free, &problem, 1, &mut ()).unwrap();
+    assert_moments(&solution.value, &Array1::zeros(12), &(Array2::eye(12) * 0.25), 0.01, "dps");
+    let misfit = |x: &Tensor| {
+        let residual = (a.apply(x).unwrap() - &data).unwrap();
+        vector::norm(&residual, 1).unwrap()[0] / (count as f64).sqrt()
+    };
+    let guided = Dps { zeta: 0.3, ..free };
+    let fitted = misfit(&sample(&guided, &problem, 1, &mut ()).unwrap().value);
+    assert!(fitted < 0.3 * misfit(&solution.value), "{fitted} {}", misfit(&solution.value));
+}
+
+#[test]
+fn dps_does_not_depend_on_the_batch() {
+    let prior = Gaussian::white(&[3, 4], 0.0, 0.5).unwrap();
+    let a = Dense::blur();
+    let y = measured(&a, 5);
+    let sampler = Dps { steps: 20, ..Dps::default() };
+    let run = |count: usize, chunk: usize| {
+        let data = repeated(&y, count);
+        let problem = Problem::new(&a, &data, 0.05, &prior).unwrap().with_chunk(chunk);
+        f64::to_vec(&sample(&sampler, &problem, 1, &mut ()).unwrap().value).unwrap()
+    };
+    assert_eq!(run(1, 1), run(4, 3)[..12]);
+}
+
+#[test]
+fn noiseless_methods_end_on_the_data() {
+    let prior = Gaussian::white(&[3, 4], 0.2, 0.5).unwrap();
+    for a in [Dense::mask(), Dense::projections()] {
+        let truth =
+            Tensor::new(&[0.1f64, -0.4, 0.3, 0.9, 0.2, 0.0, -0.3, 0.5, 0.7, 0.1, 0.2, -0.1], &Device::Cpu);
+        let y = a.apply(&truth.unwrap().reshape((1, 3, 4)).unwrap()).unwrap();
+        let problem = Problem::new(&a, &y, 0.0, &prior).unwrap();
+        let krylov = Guided { consistency: Consistency::Krylov { iterations: 12 }, ..Guided::dds() };
+        for sampler in [Guided::ddnm(), krylov] {
+            let solution = sample(&sampler, &problem, 1, &mut ()).unwrap();
+            let off = (a.apply(&solution.value).unwrap() - &y).unwrap();
+            let off = vector::norm(&off, 1).unwrap()[0];
+            assert!(off < 1e-3, "{sampler:?}: {off}");
+        }
+    }
+}
+
+#[test]
+fn daps_gives_the_posterior_mean_of_a_white_prior_with_strong_data() {
+    let (noise, count) = (0.05, 800);
+    let prior = Gaussian::white(&[3, 4], 0.0, 1.0).unwrap();
+    let a = Dense::blur();
+    let y = measured(&a, 8);
+    let truth = gaussian_posterior(&Array1::zeros(12), &prior.covariance(), &a.matrix, &y, noise);
+    let data = repeated(&y, count);
+    let problem = Problem::new(&a, &data, noise, &prior).unwrap().with_chunk(count);
+    let exact = Daps { tau: noise, steps: 60, ..Daps::default() };
+    let (mean, _) = moments(&sample(&exact, &problem, 2, &mut ()).unwrap().value);
+    let off = distance(&mean.to_vec(), &truth.0.to_vec()) / truth.0.dot(&truth.0).sqrt();
+    assert!(off < 0.05, "{off}");
+    let draw = Draw::Langevin { steps: 60, rate: 5e-3, decay: 0.2 };
+    let langevin = Daps { tau: 0.1, steps: 40, draw, ..Daps::default() };
+    let (mean, _) = moments(&sample(&langevin, &problem, 2, &mut ()).unwrap().value);
+    let off = distance(&mean.to_vec(), &truth.0.to_vec()) / truth.0.dot(&truth.0).sqrt();
+    assert!(off < 0.15, "{off}");
+}
+
+#[test]
+fn volume_methods_fit_the_data_and_smooth_across_slices() {
+    let prior = Gaussian::white(&[3, 4], 0.0, 0.5).unwrap();
+    let a = Dense::blur();
+    let data =
+        Tensor::new((0..60).map(|i| f64::from(i % 12) * 0.05).collect::<Vec<_>>(), &Device::Cpu).unwrap();
+    let data = data.reshape((5, 12)).unwrap();
+    let problem = Problem::new(&a, &data, 0.05, &prior).unwrap();
+    let spread = |x: &Tensor| {
+        let slices = x.dim(0).unwrap() - 1;
+        let jumps = (x.narrow(0, 1, slices).unwrap() - x.narrow(0, 0, slices).unwrap()).unwrap();
+        f64::to_vec(&jumps).unwrap().iter().map(|v| v.abs()).sum::<f64>()
+    };
+    let run = |sampler: &dyn Sampler| sample(sampler, &problem, 4, &mut ()).unwrap().value;
+    let weak = AdmmTv { rho: 1.0, lambda: 1e-6, iterations: 5 };
+    let strong = AdmmTv { rho: 1.0, lambda: 0.3, iterations: 5 };
+    // The same data in each slice: what differs between slices is noise, which the penalty removes.
+    assert!(spread(&run(&Guided::dds_volume(strong))) < 0.5 * spread(&run(&Guided::dds_volume(weak))));
+    let mbir = DiffusionMbir { steps: 100, ..DiffusionMbir::new(strong) };
+    let loose = DiffusionMbir { steps: 100, ..DiffusionMbir::new(weak) };
+    assert!(spread(&run(&mbir)) < 0.5 * spread(&run(&loose)));
+    let off = (a.apply(&run(&mbir)).unwrap() - &data).unwrap();
+    assert!(vector::norm(&off, 1).unwrap()[0] / vector::norm(&data, 1).unwrap()[0] < 0.2);
+}
+
+#[test]
+fn resumed_runs_give_the_same_bits_and_refuse_strangers() {
+    let prior = two_modes();
+    let a = Dense::new(&[1, 2], Array2::from_shape_fn((1, 2), |(_, j)| 1.0 + j as f64));
+    let data = Tensor::new(&[[0.4f64], [0.1]], &Device::Cpu).unwrap();
+    let problem = Problem::new(&a, &data, 0.1, &prior).unwrap();
+    let samplers: [&dyn Sampler; 6] = [
+        &Guided { steps: 20, ..Guided::dds() },
+        &Guided { steps: 20, ..Guided::dds_volume(AdmmTv { rho: 1.0, lambda: 0.1, iterations: 3 }) },
+        &Guided { steps: 20, stepper: Stepper::UniPc { order: 3, exponential: true }, ..Guided::dds() },
+        &Dps { steps: 20, ..Dps::default() },
+        &RedDiff { steps: 20, ..RedDiff::default() },
+        &DiffusionMbir { steps: 20, ..DiffusionMbir::new(AdmmTv { rho: 1.0, lambda: 0.1, iterations: 1 }) },
+    ];
+    for sampler in samplers {
+        let mut saved = Vec::new();
+        let state = sampler.init(&problem, 9).unwrap();
+        let whole = resume(sampler, &problem, state, &mut (), &mut |state| {
+            if state.iteration == 7 {
+                saved = state.to_bytes("run 1")?;
+            }
+            Ok(())
+        });
+        let mut state = sampler.init(&problem, 0).unwrap();
+        state.restore(&saved, "run 1").unwrap();
+        let rest = resume(sampler, &problem, state, &mut (), &mut |_| Ok(())).unwrap();
+        assert_eq!(f64::to_vec(&whole.unwrap().value).unwrap(), f64::to_vec(&rest.value).unwrap());
+        assert_eq!(rest.steps, 20);
+        let mut state = sampler.init(&problem, 0).unwrap();
+        assert!(state.restore(&saved, "run 2").unwrap_err().to_string().contains("another run"));
+        assert!(state.restore(&saved[..saved.len() / 2], "run 1").is_err());
+    }
+}
+
+#[test]
+fn posterior_summaries_match_the_closed_form() {
+    let (noise, spread) = (0.3, 0.8);
+    let prior = Gaussian::white(&[3, 4], 0.0, spread).unwrap();
+    let a = Dense::mask();
+    let y = measured(&a, 1);
+    let truth = gaussian_posterior(&Array1::zeros(12), &prior.covariance(), &a.matrix, &y, noise);
+    let data = repeated(&y, 1);
+    let problem = Problem::new(&a, &data, noise, &prior).unwrap();
+    let grid = Grid::Karras { min: 0.01, max: 40.0, rho: 4.0 };
+    let sampler = PiGdm { steps: 100, spread, iterations: 12, tolerance: 1e-9, grid };
+    let found = posterior(&sampler, &problem, 1, 400, &[0.025, 0.5, 0.975], &mut ()).unwrap();
+    let deviation = f64::to_vec(&found.deviation).unwrap();
+    let low = f64::to_vec(&found.quantiles[0].1).unwrap();
+    for i in 0..12 {
+        let wanted = truth.1[(i, i)].sqrt();
+        assert!((deviation[i] / wanted - 1.0).abs() < 0.25, "{} {wanted}", deviation[i]);
+        assert!((low[i] - (truth.0[i] - 1.96 * wanted)).abs() < 0.5 * wanted);
+    }
+}
+
+#[test]
+fn bad_settings_are_refused() {
+    let prior = two_modes();
+    let a = Dense::new(&[1, 2], Array2::from_shape_fn((1, 2), |_| 1.0));
+    let data = Tensor::new(&[[0.4f64]], &Device::Cpu).unwrap();
+    let clean = Problem::new(&a, &data, 0.0, &prior).unwrap();
+    assert!(Guided::diffpir(7.0, 0.3).init(&clean, 0).unwrap_err().to_string().contains("noise"));
+    assert!(Guided { steps: 0, ..Guided::dds() }.init(&clean, 0).is_err());
+    assert!(Guided { stepper: Stepper::Dpm { order: 4 }, ..Guided::dds() }.init(&clean, 0).is_err());
+    assert!(Dps { zeta: -1.0, ..Dps::default() }.init(&clean, 0).is_err());
+    assert!(Problem::new(&a, &data, -1.0, &prior).is_err());
+    let bad = Tensor::new(&[[f64::NAN]], &Device::Cpu).unwrap();
+    assert!(Problem::new(&a, &bad, 0.1, &prior).unwrap_err().to_string().contains("NaN"));
+    let shape = [1, 1, 2];
+    let free = Problem::unconditional(&prior, &shape, DType::F64, &Device::Cpu).unwrap();
+    assert!(Guided::dds().init(&free, 0).unwrap_err().to_string().contains("needs data"));
+    let wrong = Gaussian::white(&[3, 4], 0.0, 1.0).unwrap();
+    assert!(Problem::new(&a, &data, 0.1, &wrong).is_err());
+}
