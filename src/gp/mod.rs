@@ -4,6 +4,7 @@
 //! a Gaussian posterior over u, with the residual at points that were not fitted.
 
 pub mod benchmark;
+pub mod kernel;
 mod problem;
 mod solution;
 
