@@ -88,10 +88,11 @@ fn set_parameters(parts: &mut [Box<dyn Kernel1d>], mut values: &[f64]) -> Result
 }
 
 fn names(parts: &[Box<dyn Kernel1d>]) -> Vec<String> {
-    let of = |(i, part): (usize, &Box<dyn Kernel1d>)| {
-        part.parameter_names().into_iter().map(|name| format!("part {i} {name}")).collect::<Vec<_>>()
-    };
-    parts.iter().enumerate().flat_map(of).collect()
+    let mut names = Vec::new();
+    for (i, part) in parts.iter().enumerate() {
+        names.extend(part.parameter_names().into_iter().map(|name| format!("part {i} {name}")));
+    }
+    names
 }
 
 fn smoothness(parts: &[Box<dyn Kernel1d>]) -> usize {
