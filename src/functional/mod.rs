@@ -2,7 +2,7 @@
 //!
 //! What smooth methods need is [`Smooth`]; what splitting methods need is [`Proximal`]. A penalty of a
 //! transform, such as total variation λ‖∇x‖₂,₁, is a pair of operator and functional, to be given to
-//! PDHG or ADMM as a term.
+//! [`crate::linalg::Pdhg`] or [`crate::linalg::Admm`] as a [`crate::linalg::Term`].
 
 mod bounds;
 mod group;

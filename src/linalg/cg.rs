@@ -4,12 +4,13 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::linalg::LinearOperator;
-use crate::observe::{Observer, Solution, Termination, drive};
-use crate::tensor::{Buffer, Workspace, vector};
+use crate::linalg::sweep::{Lanes, sweep2};
+use crate::observe::{Observer, Outcome, Solution, Termination, drive};
+use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
 /// Conjugate gradients (Hestenes and Stiefel 1952) for A x = b with A symmetric (Hermitian) positive
 /// definite. Batch items are independent systems: each has its own step lengths, and a converged item is
-/// left as it is.
+/// left as it is. Memory: four arrays of the size of x, and what A needs.
 #[derive(Clone, Copy, Debug)]
 pub struct ConjugateGradient {
     /// Iterations at most.
@@ -29,13 +30,13 @@ fn rounding(dtype: candle_core::DType) -> f64 {
     if dtype == candle_core::DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) }
 }
 
-struct State {
-    x: Buffer,
+struct State<'a> {
+    x: &'a mut Buffer,
     residual: Buffer,
     direction: Buffer,
     image: Buffer,
     squared: Vec<f64>,
-    ws: Workspace,
+    ws: &'a mut Workspace,
 }
 
 impl ConjugateGradient {
@@ -66,77 +67,154 @@ impl ConjugateGradient {
         start: Option<&Tensor>,
         observer: &mut dyn Observer,
     ) -> Result<Solution> {
+        let batch = a.domain().check("right-hand side", b)?;
+        let mut x = match start {
+            None => a.domain().buffer(batch)?,
+            Some(start) => Buffer::copy_of(start)?,
+        };
+        let outcome = self.improve(a, b, &mut x, &mut Workspace::new(), observer)?;
+        Ok(outcome.with(x.freeze()))
+    }
+
+    /// Solves A x = b from what `x` holds, in place, with buffers from `ws`: for inner solves that start
+    /// near the solution and come often.
+    ///
+    /// # Errors
+    /// A shape error where `b` or `x` is not in the domain of `a`.
+    pub fn improve(
+        &self,
+        a: &dyn LinearOperator,
+        b: &Tensor,
+        x: &mut Buffer,
+        ws: &mut Workspace,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
         let space = a.domain();
         let batch = space.check("right-hand side", b)?;
+        if space.check("start of conjugate gradients", x.tensor())? != batch {
+            return Err(crate::error::Error::shape("start", format!("{:?}", b.dims()), x.dims()));
+        }
         let items = batch.iter().product::<usize>();
-        let mut ws = Workspace::new();
-        let mut residual = Buffer::copy_of(b)?;
+        let mut residual = ws.take(space, batch)?;
+        let mut direction = ws.take(space, batch)?;
         let mut image = ws.take(space, batch)?;
-        let x = match start {
-            None => space.buffer(batch)?,
-            Some(start) => {
-                space.check("start of conjugate gradients", start)?;
-                a.apply_into(start, &mut image, &mut ws)?;
-                vector::accumulate(1.0, &[(-1.0, image.tensor())], &mut residual)?;
-                Buffer::copy_of(start)?
-            }
-        };
+        a.apply_into(x.tensor(), &mut image, ws)?;
+        vector::lincomb(&[(1.0, b), (-1.0, image.tensor())], &mut residual)?;
+        direction.copy_from(residual.tensor())?;
+        let size: Vec<f64> = vector::inner(b, b, items)?;
         // Below rounding there is nothing left to gain, and on a singular system much to lose.
         let tolerance = self.tolerance.max(rounding(space.dtype()));
-        let limits: Vec<f64> =
-            vector::inner(b, b, items)?.into_iter().map(|bb| tolerance * tolerance * bb).collect();
-        let scale: Vec<f64> =
-            vector::inner(b, b, items)?.into_iter().map(|bb| bb.max(f64::MIN_POSITIVE)).collect();
+        let limits: Vec<f64> = size.iter().map(|bb| tolerance * tolerance * bb).collect();
         let squared = vector::inner(residual.tensor(), residual.tensor(), items)?;
-        let direction = Buffer::copy_of(residual.tensor())?;
         let mut state = State { x, residual, direction, image, squared, ws };
         let done = |squared: &[f64]| squared.iter().zip(&limits).all(|(s, limit)| s <= limit);
-        if done(&state.squared) {
-            let value = state.x.freeze();
-            return Ok(Solution {
-                value,
+        let worst = |squared: &[f64]| {
+            let relative = squared.iter().zip(&size).map(|(s, b)| s / b.max(f64::MIN_POSITIVE));
+            relative.fold(0.0, f64::max).sqrt()
+        };
+        let outcome = if done(&state.squared) {
+            Outcome {
                 termination: Termination::Converged,
                 steps: 0,
-                measure: 0.0,
+                measure: worst(&state.squared),
                 elapsed: std::time::Duration::ZERO,
-            });
-        }
-        let outcome = drive(
-            &mut state,
-            self.max_iterations,
-            Termination::MaxIterations,
-            "relative residual",
-            observer,
-            |state, _| {
-                state.step(a, items, &limits)?;
-                let worst = state.squared.iter().zip(&scale).map(|(s, b)| s / b).fold(0.0, f64::max).sqrt();
-                Ok((worst, done(&state.squared).then_some(Termination::Converged)))
-            },
-            |state| state.x.tensor(),
-        )?;
-        Ok(outcome.with(state.x.freeze()))
+            }
+        } else {
+            drive(
+                &mut state,
+                self.max_iterations,
+                Termination::MaxIterations,
+                "relative residual",
+                observer,
+                |state, _| {
+                    state.step(a, &limits)?;
+                    Ok((worst(&state.squared), done(&state.squared).then_some(Termination::Converged)))
+                },
+                |state| state.x.tensor(),
+            )?
+        };
+        let State { residual, direction, image, ws, .. } = state;
+        [residual, direction, image].into_iter().for_each(|buffer| ws.give(buffer));
+        Ok(outcome)
     }
 }
 
-impl State {
-    fn step(&mut self, a: &dyn LinearOperator, items: usize, limits: &[f64]) -> Result<()> {
-        a.apply_into(self.direction.tensor(), &mut self.image, &mut self.ws)?;
+/// x ← x + α d, r ← r − α q in one pass; returns ‖r‖² for each item.
+struct Advance<'a>(&'a [f64]);
+
+impl Kernel for Advance<'_> {
+    type Output = Vec<f64>;
+    fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<Vec<f64>> {
+        let (direction, image) = (inputs[0], inputs[1]);
+        let [x, residual] = outputs else { return Ok(Vec::new()) };
+        let sums = sweep2(x, residual, self.0.len(), |item, start, x, r| {
+            let alpha = T::of(self.0[item]);
+            let (d, q) = (&direction[start..][..x.len()], &image[start..][..x.len()]);
+            let mut sum = Lanes::default();
+            for i in 0..x.len() {
+                x[i] += alpha * d[i];
+                r[i] -= alpha * q[i];
+                sum.add(i, r[i].as_f64() * r[i].as_f64());
+            }
+            [sum.total()]
+        });
+        Ok(sums.into_iter().map(|[s]| s).collect())
+    }
+}
+
+impl State<'_> {
+    fn step(&mut self, a: &dyn LinearOperator, limits: &[f64]) -> Result<()> {
+        let items = limits.len();
+        a.apply_into(self.direction.tensor(), &mut self.image, self.ws)?;
         let curvature = vector::inner(self.direction.tensor(), self.image.tensor(), items)?;
-        let ones = vec![1.0; items];
         let active = |i: usize| self.squared[i] > limits[i] && curvature[i] != 0.0;
         let alpha: Vec<f64> =
             (0..items).map(|i| if active(i) { self.squared[i] / curvature[i] } else { 0.0 }).collect();
-        let minus: Vec<f64> = alpha.iter().map(|a| -a).collect();
-        vector::axpby_items(&alpha, self.direction.tensor(), &ones, &mut self.x)?;
-        vector::axpby_items(&minus, self.image.tensor(), &ones, &mut self.residual)?;
-        let squared = vector::inner(self.residual.tensor(), self.residual.tensor(), items)?;
+        let squared = launch(
+            Advance(&alpha),
+            &[self.direction.tensor(), self.image.tensor()],
+            &mut [&mut *self.x, &mut self.residual],
+        )?;
         let beta: Vec<f64> = squared
             .iter()
             .zip(&self.squared)
             .map(|(new, old)| if *old > 0.0 { new / old } else { 0.0 })
             .collect();
-        vector::axpby_items(&ones, self.residual.tensor(), &beta, &mut self.direction)?;
+        vector::axpby_items(&vec![1.0; items], self.residual.tensor(), &beta, &mut self.direction)?;
         self.squared = squared;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+    use crate::operator::{Algebra, Gradient};
+    use crate::tensor::Space;
+    use crate::tensor::random::{Noise, standard_normal};
+    use crate::testing::relative_difference;
+
+    #[test]
+    fn solves_a_batch_of_screened_poisson_problems() {
+        let space = Space::real(&[9, 8], DType::F64, &Device::Cpu);
+        let system = Gradient::new(&space, &[0, 1]).unwrap().normal_operator(0.3);
+        let truth = standard_normal(Noise::new(1, 0), &space, &[3]).unwrap();
+        let b = system.apply(&truth).unwrap();
+        let cg = ConjugateGradient { max_iterations: 200, tolerance: 1e-12 };
+        let solution = cg.solve(&system, &b, None, &mut ()).unwrap();
+        assert_eq!(solution.termination, Termination::Converged);
+        assert!(relative_difference(&solution.value, &truth).unwrap() < 1e-11);
+        let again = cg.solve(&system, &b, Some(&solution.value), &mut ()).unwrap();
+        assert!(again.steps <= 1);
+    }
+
+    #[test]
+    fn refuses_a_start_of_another_batch() {
+        let space = Space::real(&[4], DType::F64, &Device::Cpu);
+        let system = Gradient::new(&space, &[0]).unwrap().normal_operator(1.0);
+        let (b, start) = (space.zeros(&[2]).unwrap(), space.zeros(&[3]).unwrap());
+        assert!(ConjugateGradient::default().solve(&system, &b, Some(&start), &mut ()).is_err());
     }
 }

@@ -1,12 +1,32 @@
 //! Linear algebra: the operator trait and the iterative methods that know an operator only through it.
 
+mod adam;
+mod admm;
 mod cg;
+mod cgls;
 pub mod dense;
+mod fista;
 mod functional;
+mod lbfgs;
 mod linear_operator;
+mod lsqr;
+mod pdhg;
 mod power;
+mod sweep;
+mod term;
+#[cfg(test)]
+mod tests;
+mod wolfe;
 
+pub use adam::{Adam, AdamState};
+pub use admm::Admm;
 pub use cg::ConjugateGradient;
+pub use cgls::Cgls;
+pub use fista::{Fista, StepRule};
 pub use functional::{Proximal, Smooth, Steps};
+pub use lbfgs::{Lbfgs, Objective};
 pub use linear_operator::LinearOperator;
+pub use lsqr::Lsqr;
+pub use pdhg::{Pdhg, StepSize, StepSizes, magnitude_sums};
 pub use power::PowerIteration;
+pub use term::Term;
