@@ -1,1 +1,23 @@
 //! Files: volumes, k-space, scans.
+//!
+//! [`read_volume`] recognises a file by its contents; [`Volume::write`] chooses by the name. A [`Scan`] holds
+//! what a machine measured. Whatever a file declares is checked against its length before memory is taken
+//! for it, and every error names the file.
+
+mod array;
+pub mod atomic;
+mod grid;
+mod hdf5;
+mod nifti;
+mod open;
+mod scalar;
+mod scan;
+mod volume;
+
+pub use array::Array;
+pub use grid::Grid;
+pub use open::{ReadOptions, check_output, read_volume, read_volume_with};
+pub use scan::{Beam, CtGeometry, CtScan, MriScan, Provenance, Scan};
+pub use volume::{Unit, Volume};
+
+use open::in_file;
