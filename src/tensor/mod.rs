@@ -5,6 +5,7 @@
 //! [`num_complex::Complex`]. Leading axes that a [`Space`] doesn't name are batch axes.
 
 mod buffer;
+pub(crate) mod complex;
 pub mod fft;
 mod kernel;
 pub mod random;

@@ -1,0 +1,9 @@
+//! Magnetic-resonance imaging: Cartesian encoding with receive coils.
+//!
+//! Conventions: k-space [slices…, coil, ky, kx], coil maps [coil, y, x] with Σ|S|² = 1 inside the object,
+//! images [slices…, y, x], all complex; transforms are centred and orthonormal. Volumetric encoding has one
+//! more axis in front of y.
+
+mod sense;
+
+pub use sense::Sense;

@@ -1,0 +1,474 @@
+//! Cartesian multi-coil encoding A = M F S.
+
+use candle_core::{DType, Device, Tensor};
+use num_complex::Complex;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::linalg::LinearOperator;
+use crate::tensor::complex::{add_conjugate_product, multiply, weight};
+use crate::tensor::fft::{Direction, Origin, Plan};
+use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch, vector};
+
+/// Images whose coil images are held at once: enough work for all threads, without the memory of a volume.
+const GROUP: usize = 4;
+
+/// Cartesian multi-coil encoding (A x)_c = M F (S_c x): coil maps S, the centred orthonormal transform F, and
+/// the sampling mask M (Pruessmann et al. 1999, SENSE).
+///
+/// Domain [y, x], range [coil, ky, kx]; with maps for each slice [slices, y, x] and [slices, coil, ky, kx]; one
+/// more axis in front of y for volumetric encoding. One kernel does all of it: maps are multiplied where rows
+/// are loaded, the mask where columns are stored. AᴴA transforms no column that is sampled evenly: there F and
+/// Fᴴ cancel.
+#[derive(Clone, Debug)]
+pub struct Sense {
+    domain: Space,
+    range: Space,
+    maps: Tensor,
+    mask: Tensor,
+    /// The mask, transposed: for each column along the first k-space axis its weights, in the order of
+    /// transform lines (rotated to the origin).
+    columns: Tensor,
+    /// What each column is sampled like.
+    kinds: Vec<Column>,
+}
+
+/// How the samples of a column along the first k-space axis are weighted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Column {
+    Constant(f64),
+    Varying,
+}
+
+/// Array sizes, in complex numbers.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    coils: usize,
+    /// Image sizes, of one slice.
+    item: usize,
+    /// Slices with maps of their own.
+    sets: usize,
+}
+
+impl Sense {
+    /// Encoding with `maps` [coil, y, x, 2], or [slices, coil, y, x, 2] for slices with maps of their own, and
+    /// the real `mask` [ky, kx] of weights (0 not sampled, 1 sampled). Three axes in the mask make the encoding
+    /// volumetric.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use wellposed::{linalg::LinearOperator, operator::mri::Sense};
+    /// let maps = Tensor::randn(0f32, 1.0, (4, 16, 12, 2), &Device::Cpu)?;
+    /// let mask = Tensor::ones((16, 12), DType::F32, &Device::Cpu)?;
+    /// let encoding = Sense::new(&maps, &mask)?;
+    /// assert_eq!(encoding.range().shape(), [4, 16, 12]);
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where the two don't fit together, [`Error::NotFinite`] where one holds NaN.
+    pub fn new(maps: &Tensor, mask: &Tensor) -> Result<Self> {
+        let (shape, given) = (mask.dims(), maps.dims());
+        let axes = shape.len();
+        let fits = (2..=3).contains(&axes)
+            && (given.len() == axes + 2 || given.len() == axes + 3)
+            && given[given.len() - 1] == 2
+            && given[given.len() - 1 - axes..given.len() - 1] == *shape
+            && maps.elem_count() > 0;
+        if !fits {
+            return Err(Error::shape(
+                "coil maps",
+                format!("[(slices,) coil, {shape:?} as the mask, 2]"),
+                given,
+            ));
+        }
+        vector::require_finite("coil maps", maps)?;
+        let mask = mask.to_dtype(maps.dtype())?;
+        vector::require_finite("sampling mask", &mask)?;
+        let slices = &given[..given.len() - 2 - axes];
+        let coils = given[given.len() - 2 - axes];
+        let domain = Space::complex(&[slices, shape].concat(), maps.dtype(), maps.device());
+        let range = domain.with_shape(&[slices, &[coils], shape].concat());
+        let (columns, kinds) = transpose(&mask)?;
+        let columns = columns.to_device(maps.device())?;
+        Ok(Self { domain, range, maps: maps.contiguous()?, mask, columns, kinds })
+    }
+
+    /// Encoding by a single coil of constant sensitivity: range [1, ky, kx].
+    ///
+    /// # Errors
+    /// As [`Sense::new`].
+    pub fn single_coil(mask: &Tensor, dtype: DType, device: &Device) -> Result<Self> {
+        let count = mask.elem_count();
+        let ones: Vec<f64> = [1.0, 0.0].repeat(count);
+        let maps = Tensor::from_vec(ones, [&[1], mask.dims(), &[2]].concat(), device)?;
+        Self::new(&maps.to_dtype(dtype)?, mask)
+    }
+
+    /// The coil maps.
+    pub fn maps(&self) -> &Tensor {
+        &self.maps
+    }
+
+    /// The sampling mask.
+    pub fn mask(&self) -> &Tensor {
+        &self.mask
+    }
+
+    /// Number of coils.
+    pub fn coils(&self) -> usize {
+        self.maps.dims()[self.maps.rank() - 2 - self.mask.rank()]
+    }
+
+    fn sizes(&self) -> Sizes {
+        let (item, coils) = (self.mask.elem_count(), self.coils());
+        Sizes { coils, item, sets: self.domain.scalars() / item }
+    }
+
+    /// Coil images of a group, and the kernel's other arguments.
+    fn launch(&self, pass: Pass, input: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        let sizes = self.sizes();
+        let images = out.tensor().elem_count() / 2 / sizes.item;
+        let shape = [GROUP.min(images), sizes.coils, sizes.item, 2];
+        let mut coil_images = ws.take_shape(&shape, self.domain.dtype(), self.domain.device())?;
+        let kernel = Encode { pass, sizes, shape: self.mask.dims(), kinds: &self.kinds };
+        launch(kernel, &[input, &self.maps, &self.columns], &mut [out, &mut coil_images])?;
+        ws.give(coil_images);
+        Ok(())
+    }
+}
+
+impl LinearOperator for Sense {
+    fn domain(&self) -> &Space {
+        &self.domain
+    }
+    fn range(&self) -> &Space {
+        &self.range
+    }
+    fn apply_into(&self, x: &Tensor, out: &mut Buffer, _: &mut Workspace) -> Result<()> {
+        let kernel =
+            Encode { pass: Pass::Apply, sizes: self.sizes(), shape: self.mask.dims(), kinds: &self.kinds };
+        launch(kernel, &[x, &self.maps, &self.columns], &mut [out])
+    }
+    fn adjoint_into(&self, y: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        self.launch(Pass::Adjoint, y, out, ws)
+    }
+    fn normal_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        let even = self.kinds.iter().all(|kind| *kind != Column::Varying);
+        if even && self.mask.rank() == 2 {
+            let kernel = Encode {
+                pass: Pass::NormalRows,
+                sizes: self.sizes(),
+                shape: self.mask.dims(),
+                kinds: &self.kinds,
+            };
+            return launch(kernel, &[x, &self.maps, &self.columns], &mut [out]);
+        }
+        self.launch(Pass::Normal, x, out, ws)
+    }
+}
+
+/// The mask by columns along its first axis, each rotated so that index 0 is frequency zero.
+fn transpose(mask: &Tensor) -> Result<(Tensor, Vec<Column>)> {
+    let rows = mask.dims()[0];
+    let width = mask.elem_count() / rows;
+    let values = f64::to_vec(mask)?;
+    let mut columns = Vec::with_capacity(values.len());
+    let mut kinds = Vec::with_capacity(width);
+    for column in 0..width {
+        let start = columns.len();
+        columns.extend((0..rows).map(|i| values[(i + rows / 2) % rows * width + column]));
+        let line = &columns[start..];
+        let constant = line.iter().all(|w| *w == line[0]);
+        kinds.push(if constant { Column::Constant(line[0]) } else { Column::Varying });
+    }
+    let columns = Tensor::from_vec(columns, (width, rows), &Device::Cpu)?.to_dtype(mask.dtype())?;
+    Ok((columns, kinds))
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Pass {
+    Apply,
+    Adjoint,
+    Normal,
+    /// AᴴA where every column is sampled evenly: no transform along columns is left.
+    NormalRows,
+}
+
+/// A, Aᴴ or AᴴA. Inputs: argument, maps, mask columns. Outputs: value, and coil images for Aᴴ and AᴴA.
+struct Encode<'a> {
+    pass: Pass,
+    sizes: Sizes,
+    shape: &'a [usize],
+    kinds: &'a [Column],
+}
+
+impl Kernel for Encode<'_> {
+    type Output = ();
+    fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        let work = Encoding {
+            plan: Plan::new(self.shape, Origin::Centre)?,
+            sizes: self.sizes,
+            kinds: self.kinds,
+            maps: as_complex(inputs[1]),
+            columns: inputs[2],
+        };
+        let input = as_complex(inputs[0]);
+        let (out, rest) = outputs.split_first_mut().expect("a kernel has an output");
+        let out = as_complex_mut(out);
+        let Sizes { coils, item, .. } = self.sizes;
+        match self.pass {
+            Pass::Apply => work.apply(input, out),
+            Pass::NormalRows => work.normal_rows(input, out),
+            Pass::Adjoint | Pass::Normal => {
+                let coil_images = as_complex_mut(rest[0]);
+                for (group, out) in out.chunks_mut(GROUP * item).enumerate() {
+                    let first = group * GROUP;
+                    let coil_images = &mut coil_images[..out.len() * coils];
+                    match self.pass {
+                        Pass::Adjoint => work.to_coil_images(&input[first * coils * item..], coil_images),
+                        _ => work.filter(first, &input[first * item..], coil_images),
+                    }
+                    work.combine(first, coil_images, out);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The passes over memory of one launch.
+struct Encoding<'a, T: Real> {
+    plan: Plan<T>,
+    sizes: Sizes,
+    kinds: &'a [Column],
+    maps: &'a [Complex<T>],
+    columns: &'a [T],
+}
+
+impl<T: Real> Encoding<'_, T> {
+    /// The map of a coil for image number `image`.
+    fn map(&self, image: usize, coil: usize) -> &[Complex<T>] {
+        let Sizes { coils, item, sets } = self.sizes;
+        &self.maps[(image % sets * coils + coil) * item..][..item]
+    }
+
+    /// The weights of a column, in line order.
+    fn weights(&self, column: usize) -> &[T] {
+        let length = self.plan.outer().length();
+        &self.columns[column * length..(column + 1) * length]
+    }
+
+    fn apply(&self, x: &[Complex<T>], out: &mut [Complex<T>]) {
+        let Sizes { coils, item, .. } = self.sizes;
+        let (axis, scale) = (self.plan.outer(), self.plan.scale());
+        out.par_chunks_mut(item).enumerate().for_each(|(index, out)| {
+            let (image, coil) = (index / coils, index % coils);
+            let (x, map) = (&x[image * item..(image + 1) * item], self.map(image, coil));
+            self.plan.inner(Direction::Forward, out, |at, _: &[_], line: &mut [_]| {
+                multiply(&x[at..], &map[at..], line);
+            });
+            axis.columns(None, out, |column, line, scratch| {
+                if self.kinds[column] == Column::Constant(0.0) {
+                    return line.fill(Complex::new(T::zero(), T::zero()));
+                }
+                axis.line(Direction::Forward, line, scratch);
+                weight(self.weights(column), scale, line);
+            });
+        });
+    }
+
+    /// Coil images before the transform of their rows, from k-space.
+    fn to_coil_images(&self, y: &[Complex<T>], coil_images: &mut [Complex<T>]) {
+        let item = self.sizes.item;
+        let (axis, scale) = (self.plan.outer(), self.plan.scale());
+        coil_images.par_chunks_mut(item).zip(y.par_chunks(item)).for_each(|(out, y)| {
+            axis.columns(Some(y), out, |column, line, scratch| {
+                if self.kinds[column] == Column::Constant(0.0) {
+                    return line.fill(Complex::new(T::zero(), T::zero()));
+                }
+                weight(self.weights(column), scale, line);
+                axis.line(Direction::Inverse, line, scratch);
+            });
+            self.plan.middle(Direction::Inverse, out);
+        });
+    }
+
+    /// Coil images of Fᴴ M² F S x before the last transform of their rows.
+    fn filter(&self, first: usize, x: &[Complex<T>], coil_images: &mut [Complex<T>]) {
+        let Sizes { coils, item, .. } = self.sizes;
+        let (axis, scale) = (self.plan.outer(), self.plan.scale());
+        // Without their transforms, evenly sampled columns lack the factor that F and Fᴴ have together.
+        let length = T::of(axis.length() as f64);
+        coil_images.par_chunks_mut(item).enumerate().for_each(|(index, out)| {
+            let (image, coil) = (index / coils, index % coils);
+            let (x, map) = (&x[image * item..(image + 1) * item], self.map(first + image, coil));
+            self.plan.inner(Direction::Forward, out, |at, _: &[_], line: &mut [_]| {
+                multiply(&x[at..], &map[at..], line);
+            });
+            axis.columns(None, out, |column, line, scratch| match self.kinds[column] {
+                Column::Constant(w) => {
+                    let w = T::of(w) * scale;
+                    line.iter_mut().for_each(|v| *v = v.scale(w * w * length));
+                }
+                Column::Varying => {
+                    axis.line(Direction::Forward, line, scratch);
+                    weight(self.weights(column), scale, line);
+                    weight(self.weights(column), scale, line);
+                    axis.line(Direction::Inverse, line, scratch);
+                }
+            });
+            self.plan.middle(Direction::Inverse, out);
+        });
+    }
+
+    /// out ← Σ_c conj(S_c) · (rows of coil image c transformed).
+    fn combine(&self, first: usize, coil_images: &[Complex<T>], out: &mut [Complex<T>]) {
+        self.image_rows(first, out, |image, coil, at, row, scratch| {
+            let Sizes { coils, item, .. } = self.sizes;
+            let source = &coil_images[((image - first) * coils + coil) * item + at..];
+            let map = &self.map(image, coil)[at..];
+            let axis = self.plan.last();
+            axis.row(
+                scratch,
+                |i, line| line.copy_from_slice(&source[i..i + line.len()]),
+                |line, scratch| axis.line(Direction::Inverse, line, scratch),
+                |i, line| add_conjugate_product(&map[i..], line, &mut row[i..i + line.len()]),
+            );
+        });
+    }
+
+    /// out ← AᴴA x with transforms along rows only.
+    fn normal_rows(&self, x: &[Complex<T>], out: &mut [Complex<T>]) {
+        let axis = self.plan.last();
+        let scale = T::of(1.0 / axis.length() as f64);
+        let squared: Vec<T> = (0..axis.length())
+            .map(|i| match self.kinds[(i + axis.origin()) % axis.length()] {
+                Column::Constant(w) => T::of(w * w) * scale,
+                Column::Varying => unreachable!("only where every column is constant"),
+            })
+            .collect();
+        self.image_rows(0, out, |image, coil, at, row, scratch| {
+            let (x, map) = (&x[image * self.sizes.item + at..], &self.map(image, coil)[at..]);
+            axis.row(
+                scratch,
+                |i, line| multiply(&x[i..], &map[i..], line),
+                |line, scratch| {
+                    axis.line(Direction::Forward, line, scratch);
+                    weight(&squared, T::one(), line);
+                    axis.line(Direction::Inverse, line, scratch);
+                },
+                |i, line| add_conjugate_product(&map[i..], line, &mut row[i..i + line.len()]),
+            );
+        });
+    }
+
+    /// Clears every row of the images `out` and calls `add(image, coil, start of the row, row, scratch)` for each
+    /// coil in order.
+    fn image_rows(
+        &self,
+        first: usize,
+        out: &mut [Complex<T>],
+        add: impl Fn(usize, usize, usize, &mut [Complex<T>], &mut [Complex<T>]) + Sync,
+    ) {
+        const ROWS: usize = 8;
+        let (axis, item) = (self.plan.last(), self.sizes.item);
+        let length = axis.length();
+        out.par_chunks_mut(item).enumerate().for_each(|(image, out)| {
+            out.par_chunks_mut(ROWS * length).enumerate().for_each(|(block, rows)| {
+                axis.with_scratch(|scratch| {
+                    for (i, row) in rows.chunks_exact_mut(length).enumerate() {
+                        row.fill(Complex::new(T::zero(), T::zero()));
+                        for coil in 0..self.sizes.coils {
+                            add(first + image, coil, (block * ROWS + i) * length, row, scratch);
+                        }
+                    }
+                });
+            });
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Fourier;
+    use crate::tensor::random::{Noise, standard_normal};
+    use crate::testing::{check_operator, relative_difference};
+
+    fn noise(shape: &[usize], dtype: DType, seed: u64) -> Tensor {
+        standard_normal(Noise::new(seed, 0), &Space::complex(shape, dtype, &Device::Cpu), &[]).unwrap()
+    }
+
+    /// Sampled where a fixed pattern says so: by points, or by whole columns.
+    fn mask(shape: &[usize], lines: bool) -> Tensor {
+        let width = shape[shape.len() - 1];
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count)
+            .map(|i| if lines { i % width } else { i })
+            .map(|i| [1.0, 0.0, 0.5, 0.0, 0.0, 1.0, 0.0][i * i % 7])
+            .collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn passes_every_check() {
+        for dtype in [DType::F32, DType::F64] {
+            for (maps, axes) in
+                [(&[3, 12, 15][..], 2), (&[2, 21, 8], 2), (&[4, 2, 10, 9], 2), (&[2, 6, 5, 8], 3)]
+            {
+                for lines in [false, true] {
+                    let mask = mask(&maps[maps.len() - axes..], lines);
+                    check_operator(&Sense::new(&noise(maps, dtype, 3), &mask).unwrap()).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_product_of_its_parts() {
+        let (shape, coils) = ([9, 10], 3);
+        let maps = noise(&[coils, 9, 10], DType::F64, 4);
+        let x = noise(&[9, 10], DType::F64, 5);
+        for lines in [false, true] {
+            let mask = mask(&shape, lines);
+            let y = Sense::new(&maps, &mask).unwrap().apply(&x).unwrap();
+            let fourier = Fourier::new(&Space::complex(&shape, DType::F64, &Device::Cpu), 2).unwrap();
+            for coil in 0..coils {
+                let mut product = Buffer::copy_of(&x).unwrap();
+                let map = maps.get(coil).unwrap();
+                vector::multiply(&map, vector::Weights::Complex, &x, &mut product).unwrap();
+                let spectrum = fourier.apply(product.tensor()).unwrap();
+                let mask = mask.to_dtype(DType::F64).unwrap();
+                vector::multiply(&mask, vector::Weights::RealOnComplex, &spectrum, &mut product).unwrap();
+                let error = relative_difference(&y.get(coil).unwrap(), product.tensor()).unwrap();
+                assert!(error < 1e-14, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn many_images_and_any_number_of_threads_give_the_same() {
+        let sense = Sense::new(&noise(&[3, 20, 24], DType::F32, 6), &mask(&[20, 24], false)).unwrap();
+        let x = noise(&[7, 20, 24], DType::F32, 7);
+        let all = sense.normal(&x).unwrap();
+        for image in [0, 4, 6] {
+            let alone = sense.normal(&x.get(image).unwrap()).unwrap();
+            assert_eq!(relative_difference(&all.get(image).unwrap(), &alone).unwrap(), 0.0);
+        }
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let again = pool.install(|| sense.normal(&x)).unwrap();
+            assert_eq!(relative_difference(&again, &all).unwrap(), 0.0);
+        }
+    }
+
+    #[test]
+    fn refuses_maps_that_do_not_fit() {
+        let mask = mask(&[8, 8], false);
+        assert!(matches!(Sense::new(&noise(&[3, 8, 9], DType::F32, 1), &mask), Err(Error::Shape { .. })));
+        assert!(matches!(Sense::new(&noise(&[8, 8], DType::F32, 1), &mask), Err(Error::Shape { .. })));
+        let nan = (noise(&[3, 8, 8], DType::F32, 1) * f64::NAN).unwrap();
+        assert!(matches!(Sense::new(&nan, &mask), Err(Error::NotFinite { .. })));
+    }
+}
