@@ -1,0 +1,7 @@
+//! Built-in data: analytic and procedural phantoms, one a file.
+
+mod ellipses;
+mod shepp_logan;
+
+pub use ellipses::{Ellipse, Ellipses, Ellipsoid};
+pub use shepp_logan::{Contrast, shepp_logan, shepp_logan_3d};
