@@ -6,11 +6,12 @@
 
 pub mod gaussian;
 pub mod mixture;
+pub mod parametrization;
 pub mod schedule;
 
 use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{Field, Space};
 
 /// A denoiser D(x, σ) = E[x₀ | x₀ + σ n = x] of images.
@@ -56,4 +57,12 @@ impl std::fmt::Debug for Pullback {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pullback")
     }
+}
+
+/// An error unless σ is a positive number.
+pub(crate) fn require_level(sigma: f64) -> Result<()> {
+    if sigma > 0.0 && sigma.is_finite() {
+        return Ok(());
+    }
+    Err(Error::parameter("sigma", sigma, "a noise level must be positive and finite"))
 }

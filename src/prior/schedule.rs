@@ -203,6 +203,17 @@ impl Sde {
         std / scale
     }
 
+    /// The time at which the noise level is σ: the inverse of [`Sde::sigma`].
+    pub fn time(&self, sigma: f64) -> f64 {
+        match *self {
+            Self::Ve { min, max } => (sigma / min).ln() / (max / min).ln(),
+            // −2 ln α = ln(1 + σ²).
+            Self::Vp { beta0, beta1 } => time_of(beta0, beta1, (sigma * sigma).ln_1p()),
+            // (1 − α²)/α = σ, so 1/α = (σ + √(σ² + 4))/2.
+            Self::SubVp { beta0, beta1 } => time_of(beta0, beta1, 2.0 * (sigma / 2.0).asinh()),
+        }
+    }
+
     /// f(t) of the drift f(t)·x.
     pub fn drift(&self, t: f64) -> f64 {
         match *self {
@@ -234,9 +245,23 @@ fn log_mean(beta0: f64, beta1: f64, t: f64) -> f64 {
     -0.25 * t * t * (beta1 - beta0) - 0.5 * t * beta0
 }
 
+/// The positive root of ½ t² (β₁ − β₀) + t β₀ = c, in the form that keeps small c exact.
+fn time_of(beta0: f64, beta1: f64, c: f64) -> f64 {
+    2.0 * c / (beta0 + (beta0 * beta0 + 2.0 * (beta1 - beta0) * c).sqrt())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_inverts_the_noise_level() {
+        for sde in [Sde::MBIR, Sde::VP, Sde::SUB_VP] {
+            for t in [1e-3, 0.3, 1.0] {
+                assert!((sde.time(sde.sigma(t)) / t - 1.0).abs() < 1e-9, "{sde:?} {t}");
+            }
+        }
+    }
 
     #[test]
     fn marginals_solve_their_moment_equations() {
