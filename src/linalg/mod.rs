@@ -7,6 +7,7 @@ mod cgls;
 pub mod dense;
 mod fista;
 mod functional;
+pub mod kronecker;
 mod lbfgs;
 mod linear_operator;
 mod lsqr;
