@@ -10,8 +10,8 @@ use wellposed::prior::mixture::Mixture;
 use wellposed::prior::schedule::{Grid, Sde};
 use wellposed::sampler::likelihood::{Divergence, ProbabilityFlow};
 use wellposed::sampler::{
-    AdmmTv, Consistency, Corrector, Daps, DiffusionMbir, Dps, Draw, Guided, NoiseFrom, PiGdm, Predictor,
-    Problem, RedDiff, Sampler, ScoreSde, Stepper, posterior, resume, sample,
+    AdmmTv, Consistency, Corrector, Daps, DiffusionMbir, Dps, Draw, Guided, NoiseFrom, Normalized, PiGdm,
+    Predictor, Problem, RedDiff, Sampler, ScoreSde, Stepper, posterior, resume, sample,
 };
 use wellposed::tensor::random::Noise;
 use wellposed::tensor::{Buffer, Real, Space, Workspace, vector};
@@ -505,4 +505,26 @@ fn bad_settings_are_refused() {
     assert!(Guided::dds().init(&free, 0).unwrap_err().to_string().contains("needs data"));
     let wrong = Gaussian::white(&[3, 4], 0.0, 1.0).unwrap();
     assert!(Problem::new(&a, &data, 0.1, &wrong).is_err());
+}
+
+#[test]
+fn normalized_problems_describe_the_same_measurement() {
+    let a = Dense::projections();
+    let (scale, offset) = (0.02, 0.019);
+    let x =
+        Tensor::new((0..24).map(|i| (f64::from(i) * 0.7).sin()).collect::<Vec<_>>(), &Device::Cpu).unwrap();
+    let x = x.reshape((2, 3, 4)).unwrap();
+    let physical = ((&x * scale).unwrap() + offset).unwrap();
+    let y = a.apply(&physical).unwrap();
+    let normalized = Normalized::new(std::sync::Arc::new(a), &y, 0.01, scale, offset).unwrap();
+    let prior = Gaussian::white(&[3, 4], 0.0, 1.0).unwrap();
+    let problem = normalized.problem(&prior).unwrap();
+    let (operator, data) = problem.measurement().unwrap();
+    let off = (operator.apply(&x).unwrap() - data).unwrap();
+    assert!(vector::norm(&off, 1).unwrap()[0] < 1e-12);
+    // Two views of rows and columns: AᴴA has the largest eigenvalue 0.16 (4 + 3).
+    assert!((normalized.norm() - 0.4 * 7f64.sqrt()).abs() < 1e-3 * normalized.norm());
+    assert!((problem.noise() - 0.01 / (scale * normalized.norm())).abs() < 1e-12);
+    let back = (normalized.to_physical(&x).unwrap() - &physical).unwrap();
+    assert!(vector::norm(&back, 1).unwrap()[0] < 1e-15);
 }

@@ -29,6 +29,7 @@ mod red_diff;
 mod score_sde;
 mod state;
 mod stepper;
+mod units;
 
 use crate::error::Result;
 use crate::observe::{Observer, Solution, Termination, drive};
@@ -46,6 +47,7 @@ pub use red_diff::RedDiff;
 pub use score_sde::{Corrector, Predictor, ScoreSde};
 pub use state::State;
 pub use stepper::{NoiseFrom, Stepper};
+pub use units::Normalized;
 
 /// A sampling method: parameters only; what changes from step to step is in [`State`].
 pub trait Sampler: Send + Sync + std::fmt::Debug {
