@@ -5,7 +5,12 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use wellposed::linalg::LinearOperator;
-use wellposed::operator::{Algebra, Diagonal, Gradient, Identity, Stack};
+use wellposed::operator::ct::{ImageGrid, ParallelBeam, RayTransform};
+use wellposed::operator::mri::Sense;
+use wellposed::operator::{
+    Algebra, Blur, Boundary, Diagonal, Downsample, Family, Fourier, Gradient, Identity, Stack, Wavelet,
+    motion_kernel,
+};
 use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Space, vector};
 use wellposed::testing::{check_operator, relative_difference};
@@ -22,7 +27,25 @@ fn operators(dtype: DType) -> Vec<(&'static str, Shared)> {
     let phases = Diagonal::complex(&complex, &draw(0, &complex)).unwrap();
     let weights = Diagonal::real(&real, &draw(1, &real)).unwrap();
     let stack = Stack::new(vec![gradient.clone().shared(), weights.clone().shared()]).unwrap();
+    let motion = motion_kernel(9, 0.5, 1).unwrap();
+    let even = standard_normal(Noise::new(6, 0), &real.with_shape(&[4, 6]), &[]).unwrap();
+    let coils = draw(5, &complex.with_shape(&[3, 5, 6]));
+    let sampling = Diagonal::random_mask(&real.with_shape(&[5, 6]), 0.5, 2).unwrap();
+    let grid = ImageGrid::new(9, 12, 0.7).unwrap();
+    let beam = ParallelBeam::covering(&grid, 7, std::f64::consts::PI).unwrap();
     vec![
+        ("Gaussian blur", Blur::gaussian(&real, 0.8, Boundary::Reflect).unwrap().shared()),
+        ("periodic Gaussian blur", Blur::gaussian(&complex, 1.5, Boundary::Periodic).unwrap().shared()),
+        ("motion blur", Blur::new(&real, &motion, Boundary::Reflect).unwrap().shared()),
+        ("periodic motion blur", Blur::new(&complex, &motion, Boundary::Periodic).unwrap().shared()),
+        ("blur with an even kernel", Blur::new(&real, &even, Boundary::Zero).unwrap().shared()),
+        ("box down-sampling", Downsample::boxes(&complex.with_shape(&[6, 9]), 3).unwrap().shared()),
+        ("bicubic down-sampling", Downsample::bicubic(&real.with_shape(&[3, 8, 16]), 4).unwrap().shared()),
+        ("wavelets", Wavelet::new(&real, 2, Family::Symlet(4), 2).unwrap().shared()),
+        ("complex wavelets", Wavelet::new(&complex, 2, Family::Daubechies(2), 3).unwrap().shared()),
+        ("Fourier", Fourier::new(&complex, 2).unwrap().shared()),
+        ("multi-coil MRI", Sense::new(&coils, sampling.weights()).unwrap().shared()),
+        ("parallel-beam CT", RayTransform::new(&grid, &beam, dtype, &device).unwrap().shared()),
         ("identity", Identity::new(&complex).shared()),
         ("real weights", weights.clone().shared()),
         (
@@ -108,6 +131,105 @@ fn every_operator_refuses_a_wrong_type() {
     }
 }
 
+/// (k ∗ x)[i] by its definition, in one image.
+fn convolved(x: &[Vec<f64>], kernel: &[Vec<f64>], boundary: Boundary) -> Vec<Vec<f64>> {
+    let (height, width) = (x.len() as isize, x[0].len() as isize);
+    let (tall, wide) = (kernel.len() as isize, kernel[0].len() as isize);
+    let inside = |at: isize, n: isize| match boundary {
+        Boundary::Zero => (0..n).contains(&at).then_some(at as usize),
+        Boundary::Periodic => Some((at + 10 * n) as usize % n as usize),
+        Boundary::Reflect if at < 0 => Some(-at as usize),
+        Boundary::Reflect if at >= n => Some((2 * n - 2 - at) as usize),
+        Boundary::Reflect => Some(at as usize),
+    };
+    let pixel = |i: isize, j: isize| -> f64 {
+        let mut sum = 0.0;
+        for a in 0..tall {
+            for b in 0..wide {
+                if let (Some(p), Some(q)) =
+                    (inside(i + tall / 2 - a, height), inside(j + wide / 2 - b, width))
+                {
+                    sum += kernel[a as usize][b as usize] * x[p][q];
+                }
+            }
+        }
+        sum
+    };
+    (0..height).map(|i| (0..width).map(|j| pixel(i, j)).collect()).collect()
+}
+
+#[test]
+fn blurs_are_convolutions() {
+    let space = Space::real(&[3, 8, 11], DType::F64, &Device::Cpu);
+    let x = standard_normal(Noise::new(3, 0), &space, &[]).unwrap();
+    let column = Tensor::new(&[[1f64], [3.0], [-2.0]], &Device::Cpu).unwrap();
+    let row = Tensor::new(&[[0.5f64, 1.0, 2.0, -1.0]], &Device::Cpu).unwrap();
+    let rank_one = column.broadcast_mul(&row).unwrap();
+    let full = standard_normal(Noise::new(3, 1), &space.with_shape(&[5, 4]), &[]).unwrap();
+    for kernel in [rank_one, full] {
+        for boundary in [Boundary::Periodic, Boundary::Reflect, Boundary::Zero] {
+            let blurred = Blur::new(&space, &kernel, boundary).unwrap().apply(&x).unwrap();
+            for slice in 0..3 {
+                let x = x.get(slice).unwrap().to_vec2().unwrap();
+                let expected = convolved(&x, &kernel.to_vec2().unwrap(), boundary);
+                let expected = Tensor::from_vec(expected.concat(), (8, 11), &Device::Cpu).unwrap();
+                let off = relative_difference(&blurred.get(slice).unwrap(), &expected).unwrap();
+                assert!(off < 1e-13, "{:?} {boundary:?}: {off:.1e}", kernel.dims());
+            }
+        }
+    }
+}
+
+#[test]
+fn blurs_keep_constants_where_the_boundary_does() {
+    let space = Space::real(&[40, 30], DType::F64, &Device::Cpu);
+    let ones = (space.zeros(&[]).unwrap() + 1.0).unwrap();
+    let motion = motion_kernel(61, 0.5, 3).unwrap();
+    for boundary in [Boundary::Periodic, Boundary::Reflect] {
+        for blur in [Blur::gaussian(&space, 9.0, boundary), Blur::new(&space, &motion, boundary)] {
+            let off = relative_difference(&blur.unwrap().apply(&ones).unwrap(), &ones).unwrap();
+            assert!(off < 1e-12, "{boundary:?}: {off:.1e}");
+        }
+    }
+}
+
+#[test]
+fn bicubic_agrees_with_the_reference_inside() {
+    // PyTorch 2: interpolate(mode="bicubic", antialias=True) of this line, away from its edges.
+    let line: Vec<f64> = (0..32).map(|i| f64::from((i * 37) % 23) * 0.25).collect();
+    let image = Tensor::from_vec(line.repeat(32), (32, 32), &Device::Cpu).unwrap();
+    let space = Space::real(&[32, 32], DType::F64, &Device::Cpu);
+    let middle = |factor: usize| -> Vec<f64> {
+        let small = Downsample::bicubic(&space, factor).unwrap().apply(&image).unwrap();
+        small.get(16 / factor).unwrap().to_vec1().unwrap()
+    };
+    let two =
+        [1.958984375, 2.625, 3.291015625, 2.0478515625, 3.7021484375, 2.458984375, 3.125, 3.791015625, 2.75];
+    let four = [2.73822021484375, 3.01177978515625, 3.30499267578125, 2.392333984375];
+    for (found, expected) in middle(2)[2..11].iter().zip(two).chain(middle(4)[2..6].iter().zip(four)) {
+        assert!((found - expected).abs() < 1e-12, "{found} against {expected}");
+    }
+    let ones = (space.zeros(&[]).unwrap() + 1.0).unwrap();
+    for down in [Downsample::bicubic(&space, 4).unwrap(), Downsample::boxes(&space, 4).unwrap()] {
+        let small = down.apply(&ones).unwrap();
+        assert!(relative_difference(&small, &small.ones_like().unwrap()).unwrap() < 1e-14);
+    }
+    assert!(Downsample::bicubic(&space, 5).is_err() && Downsample::boxes(&space, 0).is_err());
+}
+
+#[test]
+fn motion_kernels_are_tracks() {
+    for seed in 0..4 {
+        let kernel = motion_kernel(61, 0.5, seed).unwrap();
+        let sum = kernel.sum_all().unwrap().to_scalar::<f64>().unwrap();
+        let values = kernel.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let filled = values.iter().filter(|v| **v > 0.0).count();
+        assert!((sum - 1.0).abs() < 1e-12 && values.iter().all(|v| *v >= 0.0));
+        assert!((40..700).contains(&filled), "seed {seed}: {filled} pixels");
+    }
+    assert!(motion_kernel(61, 1.5, 0).is_err() && motion_kernel(2, 0.5, 0).is_err());
+}
+
 /// A dense matrix of a small operator, column by column.
 fn dense(a: &dyn LinearOperator) -> Vec<Vec<f64>> {
     let n = a.domain().elements();
@@ -168,5 +290,22 @@ proptest! {
         let space = if complex { Space::complex(&shape, dtype, &Device::Cpu) } else { Space::real(&shape, dtype, &Device::Cpu) };
         let axes: Vec<usize> = (0..shape.len()).rev().collect();
         prop_assert!(check_operator(&Gradient::new(&space, &axes).unwrap()).is_ok());
+    }
+
+    #[test]
+    fn blurs_of_any_shape(height in 1usize..12, width in 1usize..12, tall in 1usize..8, wide in 1usize..8, edge in 0..3) {
+        let boundary = [Boundary::Periodic, Boundary::Reflect, Boundary::Zero][edge as usize];
+        let space = Space::real(&[2, height, width], DType::F64, &Device::Cpu);
+        let kernel = standard_normal(Noise::new(1, 0), &space.with_shape(&[tall, wide]), &[]).unwrap();
+        let checked = check_operator(&Blur::new(&space, &kernel, boundary).unwrap());
+        prop_assert!(checked.is_ok(), "{checked:?}");
+    }
+
+    #[test]
+    fn wavelets_of_any_shape(shape in prop::collection::vec(1usize..14, 1..4), moments in 2usize..9, levels in 1usize..5, complex: bool) {
+        let real = Space::real(&shape, DType::F64, &Device::Cpu);
+        let space = if complex { real.with_field(wellposed::tensor::Field::Complex) } else { real };
+        let checked = check_operator(&Wavelet::new(&space, shape.len(), Family::Daubechies(moments), levels).unwrap());
+        prop_assert!(checked.is_ok(), "{checked:?}");
     }
 }
