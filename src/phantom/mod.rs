@@ -2,6 +2,8 @@
 
 mod ellipses;
 mod shepp_logan;
+mod thorax;
 
 pub use ellipses::{Ellipse, Ellipses, Ellipsoid};
 pub use shepp_logan::{Contrast, shepp_logan, shepp_logan_3d};
+pub use thorax::Thorax;
