@@ -4,9 +4,16 @@
 //! A subcommand is a module with its clap `Args` and a `run`; it has one line in [`Command`] and one in
 //! [`Command::run`].
 
+mod compare;
 mod console;
+mod ct;
+mod deliver;
 mod failure;
 mod info;
+mod output;
+mod progress;
+mod report;
+mod view;
 
 use std::process::ExitCode;
 
@@ -27,6 +34,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Computed tomography: simulate and reconstruct scans.
+    #[command(subcommand)]
+    Ct(ct::Command),
+    /// Metrics of a volume against a reference.
+    Compare(compare::Arguments),
     /// What this build and machine offer, or what a file holds.
     Info(info::Arguments),
 }
@@ -34,6 +46,8 @@ enum Command {
 impl Command {
     fn run(self) -> Outcome {
         match self {
+            Self::Ct(command) => command.run(),
+            Self::Compare(arguments) => compare::run(&arguments),
             Self::Info(arguments) => info::run(&arguments),
         }
     }
@@ -49,6 +63,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    progress::catch_interrupts();
     let outcome = console::set_threads(arguments.threads).and_then(|()| arguments.command.run());
     match outcome {
         Ok(()) | Err(Failure::BrokenPipe) => ExitCode::SUCCESS,

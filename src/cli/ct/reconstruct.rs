@@ -1,0 +1,66 @@
+//! `wellposed ct reconstruct`: projections → a volume.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde::Serialize;
+use wellposed::error::Error;
+use wellposed::io::CtScan;
+use wellposed::observe::Termination;
+
+use super::method::{Method, Settings};
+use super::scan;
+use crate::cli::deliver::{Options, Reconstruction, deliver};
+use crate::cli::failure::Outcome;
+use crate::cli::progress::Progress;
+
+/// Arguments of `wellposed ct reconstruct`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Scan file, as `ct simulate` writes it.
+    scan: PathBuf,
+    /// Method.
+    #[arg(short, long, value_enum, value_name = "METHOD")]
+    method: Method,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What runs, and is saved beside the volume.
+#[derive(Serialize)]
+struct Config<'a> {
+    scan: &'a PathBuf,
+    method: Method,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    let method = arguments.method;
+    let settings = arguments.settings.validated(method)?;
+    let scan = CtScan::read(&arguments.scan)?;
+    let reference = arguments.options.prepare(&scan.target)?;
+    let config = Config { scan: &arguments.scan, method, settings };
+    let mut progress = Progress::new(method.name());
+    let start = Instant::now();
+    let solution = method.reconstruct(&scan, &settings, &mut progress)?;
+    let seconds = start.elapsed().as_secs_f64();
+    if solution.termination == Termination::Diverged {
+        let reason = format!("{} diverged after {} steps; nothing is written", method.name(), solution.steps);
+        return Err(Error::Unsupported(reason).into());
+    }
+    let reconstruction = Reconstruction {
+        command: "ct reconstruct",
+        method: method.name().into(),
+        volume: scan::volume(&scan, &solution.value)?,
+        termination: solution.termination,
+        steps: solution.steps,
+        seconds,
+        seed: scan.provenance.seed,
+        progress,
+    };
+    deliver(reconstruction, &arguments.options, reference.as_ref(), &config)
+}

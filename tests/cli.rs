@@ -1,0 +1,209 @@
+//! The tool as a user meets it: the built binary on small volumes, good and bad.
+#![cfg(feature = "cli")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+use tempfile::TempDir;
+use wellposed::io::{Unit, Volume};
+use wellposed::phantom::Thorax;
+
+/// A folder with the files of one test.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Runs the tool in this folder.
+    fn run(&self, arguments: &str) -> Run {
+        self.run_with(arguments, &[])
+    }
+
+    fn run_with(&self, arguments: &str, environment: &[(&str, &str)]) -> Run {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_wellposed"));
+        command.args(arguments.split_whitespace()).current_dir(self.0.path()).env("RAYON_NUM_THREADS", "2");
+        environment.iter().for_each(|(name, value)| {
+            command.env(name, value);
+        });
+        Run::of(command.output().unwrap(), arguments)
+    }
+
+    /// Writes a small chest.
+    fn chest(&self, name: &str, slices: usize, size: usize) {
+        let spacing = [10.0, 400.0 / size as f64, 400.0 / size as f64];
+        let thorax = Thorax { shape: [slices, size, size], spacing, ..Thorax::default() };
+        let volume = Volume::centred(thorax.volume().unwrap(), spacing, Unit::Hounsfield).unwrap();
+        volume.write(self.path(name)).unwrap();
+    }
+
+    fn cube(&self, name: &str, shape: (usize, usize, usize)) {
+        let data = Tensor::ones(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+        Volume::centred(data, [1.0; 3], Unit::Hounsfield).unwrap().write(self.path(name)).unwrap();
+    }
+}
+
+/// What a run of the tool left behind.
+struct Run {
+    arguments: String,
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn of(output: Output, arguments: &str) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self {
+            arguments: arguments.into(),
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+
+    /// The run was a success.
+    fn good(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}: {}", self.arguments, self.stderr);
+        self
+    }
+
+    /// stdout is one JSON object.
+    fn json(self) -> Value {
+        let run = self.good();
+        serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{}: {e}: {}", run.arguments, run.stdout))
+    }
+
+    /// The run failed with this code and a message that holds these words; nothing is on stdout.
+    fn fails(self, code: i32, words: &[&str]) {
+        let Self { arguments, stdout, stderr, .. } = &self;
+        assert_eq!(self.code, Some(code), "{arguments}: {stderr}");
+        assert!(!stderr.contains("panicked") && stdout.is_empty(), "{arguments}: {stdout}{stderr}");
+        for word in words {
+            assert!(stderr.contains(word), "{arguments}: no “{word}” in: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn help_version_and_usage() {
+    let folder = Folder::new();
+    assert!(folder.run("--help").good().stdout.contains("Computed tomography"));
+    assert!(folder.run("--version").good().stdout.contains(env!("CARGO_PKG_VERSION")));
+    assert!(folder.run("ct simulate --help").good().stdout.contains("[default: 180]"));
+    folder.run("").fails(2, &["Usage"]);
+    folder.run("frobnicate").fails(2, &["frobnicate"]);
+    let machine = folder.run("info --json --threads 1").json();
+    assert_eq!((machine["threads"].as_u64(), machine["devices"][0].as_str()), (Some(1), Some("cpu")));
+}
+
+#[test]
+fn comparing_volumes() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 2, 48);
+    let same = folder.run("compare a.nii.gz a.nii.gz --json --plot a.png").json();
+    assert_eq!(same["metrics"]["volume"]["rmse"].as_f64(), Some(0.0));
+    assert_eq!(same["metrics"]["slices"].as_array().unwrap().len(), 2);
+    assert_eq!(same["metrics"]["data_range"].as_f64(), Some(2000.0));
+    assert!(same["metrics"]["volume"]["psnr"].is_null(), "the PSNR of equal volumes is infinite");
+    let text = folder.run("compare a.nii.gz a.nii.gz").good().stdout;
+    assert!(text.contains("SSIM          1.0000") && text.contains("CT window"), "{text}");
+    assert_eq!(folder.names(), ["a.nii.gz", "a.png"]);
+    folder.chest("b.nii.gz", 3, 48);
+    folder.run("compare a.nii.gz b.nii.gz").fails(1, &["b.nii.gz", "[3, 48, 48]", "[2, 48, 48]"]);
+    folder.run("compare a.nii.gz a.nii.gz --plot a.jpg").fails(2, &["a.jpg", ".png"]);
+    folder.run("compare a.nii.gz a.nii.gz --plot no/a.png").fails(1, &["no/a.png"]);
+    folder.run("compare a.nii.gz a.nii.gz --window 5,1").fails(2, &["LOW < HIGH"]);
+}
+
+#[test]
+fn describing_files() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 2, 32);
+    let volume = folder.run("info a.nii.gz --json").json();
+    assert_eq!(volume["kind"], "volume");
+    assert_eq!(volume["shape"], serde_json::json!([2, 32, 32]));
+    assert_eq!(volume["unit"], "HU");
+    folder.run("ct simulate a.nii.gz -o s.h5 --views 7").good();
+    let scan = folder.run("info s.h5 --json").json();
+    assert_eq!((scan["kind"].as_str(), scan["views"].as_u64()), (Some("ct"), Some(7)));
+    assert!((scan["arc_degrees"].as_f64().unwrap() - 180.0).abs() < 1e-9);
+    assert!(folder.run("info s.h5").good().stdout.contains("views"));
+}
+
+/// Cuts a file short, and flips bytes in another copy.
+fn damage(folder: &Folder, name: &str) {
+    let bytes = std::fs::read(folder.path(name)).unwrap();
+    std::fs::write(folder.path(&format!("short-{name}")), &bytes[..bytes.len() / 2]).unwrap();
+    let mut flipped = bytes.clone();
+    for (i, byte) in flipped.iter_mut().enumerate().take(600) {
+        *byte ^= (i % 251) as u8 | 1;
+    }
+    std::fs::write(folder.path(&format!("bad-{name}")), flipped).unwrap();
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 1, 32);
+    folder.chest("b.nii", 1, 32);
+    folder.run("ct simulate a.nii.gz -o s.h5 --views 4").good();
+    for name in ["a.nii.gz", "b.nii", "s.h5"] {
+        damage(&folder, name);
+        for damaged in [format!("short-{name}"), format!("bad-{name}")] {
+            folder.run(&format!("info {damaged}")).fails(1, &[&damaged]);
+        }
+    }
+    std::fs::write(folder.path("text.nii"), "not an image").unwrap();
+    let before = folder.names();
+    folder.run("ct simulate text.nii -o t.h5").fails(1, &["text.nii"]);
+    folder.run("ct simulate missing.nii -o t.h5").fails(1, &["missing.nii"]);
+    folder.run("ct simulate short-a.nii.gz -o t.h5").fails(1, &["short-a.nii.gz"]);
+    assert_eq!(folder.names(), before, "no output is left");
+}
+
+#[test]
+fn unusable_arguments_of_simulate() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 1, 32);
+    let before = folder.names();
+    let simulate = |rest: &str| folder.run(&format!("ct simulate a.nii.gz {rest}"));
+    simulate("-o s.h5 --views 0").fails(2, &["--views"]);
+    simulate("-o s.h5 --views -3").fails(2, &["-3"]);
+    simulate("-o s.h5 --detectors 0").fails(2, &["--detectors"]);
+    simulate("-o s.h5 --arc 0").fails(2, &["--arc"]);
+    simulate("-o s.h5 --arc nan").fails(2, &["--arc"]);
+    simulate("-o s.h5 --photons=-5").fails(2, &["--photons"]);
+    simulate("-o s.h5 --mu-water 0").fails(2, &["--mu-water"]);
+    simulate("-o no/such/s.h5").fails(1, &["no/such/s.h5"]);
+    simulate("-o .").fails(2, &["folder"]);
+    simulate("").fails(2, &["--output"]);
+    assert_eq!(folder.names(), before, "no output is left");
+}
+
+#[test]
+fn volumes_without_a_unit_need_one() {
+    let folder = Folder::new();
+    let data = Tensor::ones((1, 32, 32), candle_core::DType::F32, &Device::Cpu).unwrap();
+    Volume::centred(data, [1.0; 3], Unit::Arbitrary).unwrap().write(folder.path("x.nii")).unwrap();
+    folder.run("ct simulate x.nii -o s.h5").fails(1, &["--unit"]);
+    folder.run("ct simulate x.nii -o s.h5 --unit hu --views 3").good();
+    assert!(Path::exists(&folder.path("s.config.json")));
+    folder.cube("c.nii", (1, 16, 16));
+    folder.run("ct simulate c.nii -o c.h5 --views 3 --photons 0 --plot c.png").good();
+}
