@@ -48,6 +48,23 @@ impl Array {
         Ok(Self { data, field })
     }
 
+    /// The same numbers with the axes in the opposite order.
+    pub(crate) fn reversed(&self) -> Result<Self> {
+        let rank = self.shape().len();
+        let mut axes: Vec<usize> = (0..rank).rev().collect();
+        axes.extend(rank..self.data.rank());
+        Ok(Self { data: self.data.permute(axes)?.contiguous()?, field: self.field })
+    }
+
+    /// The last two axes exchanged: MATLAB's columns, which vary fastest in its files, become rows.
+    pub(crate) fn paged(self) -> Result<Self> {
+        let rank = self.shape().len();
+        if rank < 2 {
+            return Ok(self);
+        }
+        Ok(Self { data: self.data.transpose(rank - 2, rank - 1)?.contiguous()?, field: self.field })
+    }
+
     /// The voxels of a volume: axes of length 1 in front are dropped, a picture becomes one slice.
     pub(crate) fn into_voxels(self, name: &str) -> Result<Tensor> {
         let shape = self.shape();

@@ -6,17 +6,23 @@
 
 mod array;
 pub mod atomic;
+mod cfl;
+mod dicom;
 mod grid;
 mod hdf5;
+mod matlab;
 mod nifti;
+mod npy;
 mod open;
+mod picture;
 mod scalar;
 mod scan;
 mod volume;
 
 pub use array::Array;
+pub use dicom::{DicomOptions, write_dicom};
 pub use grid::Grid;
-pub use open::{ReadOptions, check_output, read_volume, read_volume_with};
+pub use open::{ReadOptions, check_output, read_array, read_volume, read_volume_with};
 pub use scan::{Beam, CtGeometry, CtScan, MriScan, Provenance, Scan};
 pub use volume::{Unit, Volume};
 

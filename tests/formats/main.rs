@@ -1,5 +1,8 @@
 //! Files: what is written reads back, known bytes read as what they say, real files as other readers see them.
 
+mod arrays;
+mod corrupt;
+mod dicom;
 mod nifti;
 mod real;
 mod scan;

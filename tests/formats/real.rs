@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use wellposed::io::{Unit, Volume, read_volume};
+use wellposed::io::{Array, Unit, Volume, read_array, read_volume};
+use wellposed::tensor::Field;
 
 use super::{displacement, values};
 
@@ -82,4 +83,62 @@ fn a_real_volume_keeps_its_place_through_every_format_that_has_one() {
         assert_eq!(values(back.data()), values(volume.data()));
         assert_eq!(displacement(back.grid(), volume.grid()), 0.0);
     }
+}
+#[test]
+fn a_dicom_folder_with_compressed_slices_out_of_order() {
+    let Some(path) = data("ct/dicom_normal001") else { return };
+    let volume = read_volume(&path).unwrap();
+    assert_eq!(volume.grid().shape(), [12, 512, 512]);
+    assert_eq!(volume.grid().spacing(), [2.0, 0.634_765_625, 0.634_765_625]);
+    assert_eq!((volume.unit(), sum(&volume)), (Unit::Hounsfield, -1_238_213_777.0));
+    let at = |z: usize, y: usize, x: usize| values(volume.data())[(z * 512 + y) * 512 + x];
+    assert_eq!([at(6, 170, 128), at(2, 300, 200)], [41.0, -485.0]);
+    let origin = volume.grid().affine().column(3).into_owned();
+    assert_eq!([origin[0], origin[1], origin[2]], [162.182_617_187_5, 307.182_617_187_5, -210.5]);
+}
+
+fn array_sum(array: &Array) -> Vec<f64> {
+    let flat: Vec<f64> =
+        array.data.to_dtype(candle_core::DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    let parts = if array.field == Field::Complex { 2 } else { 1 };
+    (0..parts).map(|part| flat.iter().skip(part).step_by(parts).sum()).collect()
+}
+
+#[test]
+fn arrays_of_other_programs() {
+    type Case<'a> = (&'a str, Option<&'a str>, &'a [usize], &'a [f64]);
+    let cases: [Case; 7] = [
+        (
+            "kspace/brain_16ch_full.mat",
+            Some("raw"),
+            &[16, 1, 96, 96],
+            &[24293.88244853262, 6848.06079784641],
+        ),
+        ("kspace/brain_1ch_full.mat", None, &[160, 220], &[-4722632.768934514, 2094206.7250069235]),
+        ("kspace/bart_brain_ksp.cfl", None, &[8, 230, 180, 1], &[-34619362432768.0, -411713788123328.0]),
+        ("kspace/bart_brain_img.hdr", None, &[2, 1, 230, 180, 1], &[1098.267534621964, 9091.41191924746]),
+        ("projections/dendrite.mat", Some("sinoRD"), &[1260, 360], &[566734247.8070984]),
+        ("projections/tooth.h5", Some("exchange/data"), &[181, 2, 640], &[4749233396.5]),
+        ("projections/tooth.h5", Some("exchange/theta"), &[181], &[16200.0]),
+    ];
+    for (name, dataset, shape, sums) in cases {
+        let Some(path) = data(name) else { return };
+        let array = read_array(path, dataset).unwrap();
+        assert_eq!(array.shape(), shape, "{name}");
+        let found = array_sum(&array);
+        assert_eq!(found.len(), sums.len(), "{name}");
+        for (a, b) in found.iter().zip(sums) {
+            assert!((a - b).abs() <= 1e-9 * b.abs(), "{name}: {a} against {b}");
+        }
+    }
+}
+
+#[test]
+fn a_stack_of_raw_projections() {
+    let Some(path) = data("projections/savu_24737/tiffs") else { return };
+    let stack = read_volume(&path).unwrap();
+    assert_eq!(stack.grid().shape(), [91, 135, 160]);
+    assert_eq!((sum(&stack), values(stack.data())[(45 * 135 + 60) * 160 + 70]), (43_855_413_871.0, 24524.0));
+    let flat = read_volume(path.parent().unwrap().join("flat_00001.tiff")).unwrap();
+    assert_eq!((sum(&flat), values(flat.data())[777]), (803_416_747.0, 34879.0));
 }

@@ -1,0 +1,203 @@
+//! Pictures: PNG and TIFF, a stack of TIFF pages as the slices of a volume.
+
+use std::io::{BufReader, Cursor};
+use std::path::Path;
+
+use candle_core::Tensor;
+use image::{ColorType, ImageDecoder};
+use tiff::decoder::{Decoder, DecodingResult, Limits};
+use tiff::encoder::{TiffEncoder, colortype};
+
+use crate::error::{Error, Result};
+use crate::io::array::count;
+use crate::io::atomic;
+use crate::tensor::Real;
+
+/// Most that the compressions of PNG and TIFF can shrink data.
+const MAX_RATIO: u64 = 1032;
+
+/// Reads a PNG file as [1, height, width], values as stored (0 to 255 or 65535); colours become luminance
+/// (Rec. 709).
+pub(crate) fn read_png(path: &Path) -> Result<Tensor> {
+    let bad = |e: image::ImageError| Error::format(path, format!("not a readable PNG file: {e}"));
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+    let length = bytes.len() as u64;
+    let decoder = image::codecs::png::PngDecoder::new(Cursor::new(bytes)).map_err(bad)?;
+    let (width, height) = decoder.dimensions();
+    if decoder.total_bytes() > length.saturating_mul(MAX_RATIO) {
+        let reason = format!("{width} × {height} pixels do not fit in the {length} bytes of the file");
+        return Err(Error::format(path, reason));
+    }
+    let wide = matches!(
+        decoder.color_type(),
+        ColorType::L16 | ColorType::La16 | ColorType::Rgb16 | ColorType::Rgba16
+    );
+    let picture = image::DynamicImage::from_decoder(decoder).map_err(bad)?;
+    let values: Vec<f32> = if wide {
+        picture.into_luma16().into_raw().into_iter().map(f32::from).collect()
+    } else {
+        picture.into_luma8().into_raw().into_iter().map(f32::from).collect()
+    };
+    f32::tensor(values, &[1, height as usize, width as usize])
+}
+
+/// Writes [1, height, width] as a 16-bit PNG of whole numbers.
+///
+/// # Errors
+/// [`Error::Parameter`] for more than one slice, and where rounding to 0…65535 would change more than the
+/// fraction: PNG holds no other numbers, and nothing is rescaled behind the user's back.
+pub(crate) fn write_png(data: &Tensor, path: &Path) -> Result<()> {
+    let &[1, height, width] = data.dims() else {
+        return Err(Error::shape("PNG", "[1, height, width]: one slice of real numbers", data.dims()));
+    };
+    let values = f32::to_vec(data)?;
+    let (low, high) = values.iter().fold((f32::MAX, f32::MIN), |(l, h), &v| (l.min(v), h.max(v)));
+    if low < -0.5 || high >= 65535.5 || (high - low < 2.0 && values.iter().any(|v| v.fract() != 0.0)) {
+        let reason = "PNG holds whole numbers from 0 to 65535 only; write TIFF, or scale the values";
+        return Err(Error::parameter("values", format!("{low} to {high}"), reason));
+    }
+    let pixels: Vec<u16> = values.iter().map(|v| v.round() as u16).collect();
+    let (width, height) = (side(width)?, side(height)?);
+    let picture = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(width, height, pixels)
+        .ok_or_else(|| Error::shape("PNG", "[1, height, width]", data.dims()))?;
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Png).map_err(|e| Error::format(path, e))?;
+    atomic::write(path, |out| std::io::Write::write_all(out, bytes.get_ref()))
+}
+
+/// Reads a grey TIFF file of 8-, 16-, 32- or 64-bit integers or floats as [page, height, width].
+pub(crate) fn read_tiff(path: &Path) -> Result<Tensor> {
+    let bad = |e: tiff::TiffError| Error::format(path, format!("not a readable TIFF file: {e}"));
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    let mut decoder = Decoder::new(BufReader::new(file)).map_err(bad)?;
+    let mut values: Vec<f32> = Vec::new();
+    let (mut pages, first) = (0, decoder.dimensions().map_err(bad)?);
+    loop {
+        let (width, height) = decoder.dimensions().map_err(bad)?;
+        if (width, height) != first {
+            let reason =
+                format!("page {pages} has {width} × {height} pixels, the first {} × {}", first.0, first.1);
+            return Err(Error::format(path, reason));
+        }
+        let pixels = count(&[width as usize, height as usize]);
+        let Some(pixels) = pixels.filter(|&n| n > 0 && n as u64 <= length.saturating_mul(MAX_RATIO)) else {
+            let reason = format!("{width} × {height} pixels do not fit in the {length} bytes of the file");
+            return Err(Error::format(path, reason));
+        };
+        if !matches!(decoder.colortype().map_err(bad)?, tiff::ColorType::Gray(_)) {
+            return Err(Error::format(path, "expected grey pixels, found colours"));
+        }
+        let mut limits = Limits::default();
+        limits.decoding_buffer_size = pixels.saturating_mul(8);
+        limits.intermediate_buffer_size = pixels.saturating_mul(16);
+        decoder = decoder.with_limits(limits);
+        let page = floats(decoder.read_image().map_err(bad)?);
+        if page.len() != pixels {
+            return Err(Error::format(
+                path,
+                format!("page {pages}: expected {pixels} pixels, found {}", page.len()),
+            ));
+        }
+        values.extend(page);
+        pages += 1;
+        // A chain of directories that leads back to itself has no end.
+        if !decoder.more_images() || pages as u64 > length / 8 {
+            break;
+        }
+        decoder.next_image().map_err(bad)?;
+    }
+    f32::tensor(values, &[pages, first.1 as usize, first.0 as usize])
+}
+
+/// Reads a folder of TIFF or PNG files of one size as a stack, in the order of the numbers in their names.
+pub(crate) fn read_stack(folder: &Path) -> Result<Tensor> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(|e| Error::io(folder, e))?.path();
+        let ending = file.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        if ["tif", "tiff", "png"].contains(&ending.as_str()) {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::format(folder, "holds no DICOM, TIFF or PNG files"));
+    }
+    files.sort_by_key(|file| natural(&file.file_name().unwrap_or_default().to_string_lossy()));
+    let mut pages: Vec<Tensor> = Vec::with_capacity(files.len());
+    for file in &files {
+        let page = if file.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
+            read_png(file)?
+        } else {
+            read_tiff(file)?
+        };
+        if let Some(first) = pages.first().filter(|first| first.dims()[1..] != page.dims()[1..]) {
+            let reason =
+                format!("{:?} pixels, the first file has {:?}", &page.dims()[1..], &first.dims()[1..]);
+            return Err(Error::format(file, reason));
+        }
+        pages.push(page);
+    }
+    Ok(Tensor::cat(&pages, 0)?)
+}
+
+/// A key that sorts raw_9 before raw_10: the texts and numbers of a name in turn.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut parts: Vec<(String, u64)> = vec![(String::new(), 0)];
+    let mut in_number = false;
+    for c in name.chars() {
+        if let Some(digit) = c.to_digit(10) {
+            in_number = true;
+            if let Some((_, number)) = parts.last_mut() {
+                *number = number.saturating_mul(10).saturating_add(u64::from(digit));
+            }
+            continue;
+        }
+        if std::mem::take(&mut in_number) {
+            parts.push((String::new(), 0));
+        }
+        if let Some((text, _)) = parts.last_mut() {
+            text.push(c);
+        }
+    }
+    parts
+}
+
+fn floats(result: DecodingResult) -> Vec<f32> {
+    match result {
+        DecodingResult::U8(v) => v.into_iter().map(f32::from).collect(),
+        DecodingResult::I8(v) => v.into_iter().map(f32::from).collect(),
+        DecodingResult::U16(v) => v.into_iter().map(f32::from).collect(),
+        DecodingResult::I16(v) => v.into_iter().map(f32::from).collect(),
+        DecodingResult::U32(v) => v.into_iter().map(|v| v as f32).collect(),
+        DecodingResult::I32(v) => v.into_iter().map(|v| v as f32).collect(),
+        DecodingResult::U64(v) => v.into_iter().map(|v| v as f32).collect(),
+        DecodingResult::I64(v) => v.into_iter().map(|v| v as f32).collect(),
+        DecodingResult::F16(v) => v.into_iter().map(f32::from).collect(),
+        DecodingResult::F32(v) => v,
+        DecodingResult::F64(v) => v.into_iter().map(|v| v as f32).collect(),
+    }
+}
+
+/// Writes [page, height, width] as 32-bit floats, one page a slice.
+pub(crate) fn write_tiff(data: &Tensor, path: &Path) -> Result<()> {
+    let &[_, height, width] = data.dims() else {
+        return Err(Error::shape("TIFF", "[slices, height, width] of real numbers", data.dims()));
+    };
+    let values = f32::to_vec(data)?;
+    let (width, height) = (side(width)?, side(height)?);
+    atomic::write(path, |out| {
+        let mut encode = || -> tiff::TiffResult<()> {
+            let mut encoder = TiffEncoder::new(&mut *out)?;
+            values
+                .chunks_exact(width as usize * height as usize)
+                .try_for_each(|page| encoder.write_image::<colortype::Gray32Float>(width, height, page))
+        };
+        encode().map_err(std::io::Error::other)
+    })
+}
+
+fn side(length: usize) -> Result<u32> {
+    u32::try_from(length).map_err(|_| Error::shape("picture", "sides below 2³²", &[length]))
+}
