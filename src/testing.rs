@@ -17,7 +17,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::linalg::{LinearOperator, Proximal, Smooth, Steps};
+use crate::linalg::{LinearOperator, NonlinearOperator, Proximal, Smooth, Steps};
 use crate::tensor::random::{Noise, standard_normal};
 use crate::tensor::{Buffer, Workspace, vector};
 
@@ -199,6 +199,49 @@ pub fn check_gradient(f: &dyn Smooth, x: &Tensor) -> Result<()> {
             let found = format!("slope {slope:.9e}, by differences {difference:.9e}");
             return Err(Error::Unsupported(format!("{f:?}: gradient: {found}")));
         }
+    }
+    Ok(())
+}
+
+/// Checks the products with a Jacobian's adjoint against central differences of the map at `x`, and batches
+/// against single items, in double precision.
+///
+/// # Errors
+/// [`Error::Unsupported`] naming the operator, the check that failed and by how much.
+pub fn check_nonlinear(a: &dyn NonlinearOperator, x: &Tensor) -> Result<()> {
+    let fail = |check: &str, found: f64, allowed: f64| -> Result<()> {
+        if found <= allowed {
+            return Ok(());
+        }
+        Err(Error::Unsupported(format!("{a:?}: {check}: found {found:.3e}, allowed {allowed:.3e}")))
+    };
+    for stream in 0..4 {
+        let direction = standard_normal(Noise::new(41, stream), a.domain(), &[])?;
+        let cotangent = standard_normal(Noise::new(42, stream), a.range(), &[])?;
+        let product = a.vjp(x, &cotangent)?;
+        let along = vector::inner(&product, &direction, 1)?[0];
+        let at = |t: f64| -> Result<f64> {
+            let mut moved = Buffer::copy_of(x)?;
+            vector::accumulate(1.0, &[(t, &direction)], &mut moved)?;
+            Ok(vector::inner(&a.apply(moved.tensor())?, &cotangent, 1)?[0])
+        };
+        let step = 1e-5;
+        let difference =
+            (8.0 * (at(step)? - at(-step)?) - (at(2.0 * step)? - at(-2.0 * step)?)) / (12.0 * step);
+        let size = vector::norm(&product, 1)?[0] * vector::norm(&direction, 1)?[0];
+        fail(
+            "Jacobian's adjoint against differences",
+            (along - difference).abs() / size.max(f64::MIN_POSITIVE),
+            1e-7,
+        )?;
+    }
+    let pair = Tensor::stack(&[x, &(x * 0.5)?], 0)?;
+    let cotangents = standard_normal(Noise::new(43, 0), a.range(), &[2])?;
+    let (values, products) = (a.apply(&pair)?, a.vjp(&pair, &cotangents)?);
+    for item in 0..2 {
+        let (x, v) = (pair.get(item)?, cotangents.get(item)?);
+        fail("a batch against single items", relative_difference(&values.get(item)?, &a.apply(&x)?)?, 1e-14)?;
+        fail("a batch of products", relative_difference(&products.get(item)?, &a.vjp(&x, &v)?)?, 1e-14)?;
     }
     Ok(())
 }

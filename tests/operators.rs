@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
-use wellposed::linalg::LinearOperator;
+use wellposed::functional::NonlinearLeastSquares;
+use wellposed::linalg::{LinearOperator, NonlinearOperator};
 use wellposed::operator::ct::{ImageGrid, ParallelBeam, RayTransform};
 use wellposed::operator::mri::Sense;
 use wellposed::operator::{
-    Algebra, Blur, Boundary, Diagonal, Downsample, Family, Fourier, Gradient, Identity, Stack, Wavelet,
-    motion_kernel,
+    Algebra, Blur, Boundary, Chain, Curve, Diagonal, Downsample, Family, Fourier, Gradient, Identity,
+    Magnitude, Pad, Pointwise, Stack, Wavelet, camera_blur, motion_kernel, phase_retrieval,
 };
 use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Space, vector};
-use wellposed::testing::{check_operator, relative_difference};
+use wellposed::testing::{check_gradient, check_nonlinear, check_operator, relative_difference};
 
 type Shared = Arc<dyn LinearOperator>;
 
@@ -39,6 +40,8 @@ fn operators(dtype: DType) -> Vec<(&'static str, Shared)> {
         ("motion blur", Blur::new(&real, &motion, Boundary::Reflect).unwrap().shared()),
         ("periodic motion blur", Blur::new(&complex, &motion, Boundary::Periodic).unwrap().shared()),
         ("blur with an even kernel", Blur::new(&real, &even, Boundary::Zero).unwrap().shared()),
+        ("padding", Pad::new(&complex, [8, 9]).unwrap().shared()),
+        ("padding to complex", Pad::complex(&real, [7, 10]).unwrap().shared()),
         ("box down-sampling", Downsample::boxes(&complex.with_shape(&[6, 9]), 3).unwrap().shared()),
         ("bicubic down-sampling", Downsample::bicubic(&real.with_shape(&[3, 8, 16]), 4).unwrap().shared()),
         ("wavelets", Wavelet::new(&real, 2, Family::Symlet(4), 2).unwrap().shared()),
@@ -128,6 +131,44 @@ fn every_operator_refuses_a_wrong_type() {
     for (name, a) in operators(DType::F32) {
         let x = a.domain().zeros(&[]).unwrap().to_dtype(DType::F64).unwrap();
         assert!(a.apply(&x).is_err(), "{name} took f64 for f32");
+    }
+}
+
+#[test]
+fn nonlinear_operators_have_the_right_jacobians() {
+    let space = Space::real(&[2, 9, 12], DType::F64, &Device::Cpu);
+    let x = standard_normal(Noise::new(3, 0), &space, &[]).unwrap();
+    let light = (x.abs().unwrap() + 0.1).unwrap();
+    let blur = Blur::gaussian(&space, 1.2, Boundary::Reflect).unwrap().shared();
+    // 2x = 1.37 is not near any of the numbers, so that differences don't cross the kink.
+    let clip = Curve::Clip { gain: 2.0, lower: -1.37, upper: 1.37 };
+    let phase = phase_retrieval(&space, 2.0).unwrap();
+    assert_eq!(phase.range().shape(), [2, 13, 18]);
+    check_nonlinear(&phase, &x).unwrap();
+    check_nonlinear(&Pointwise::new(&space, clip).unwrap(), &x).unwrap();
+    check_nonlinear(&camera_blur(blur, 2.2).unwrap(), &light).unwrap();
+    let data = phase.apply(&light).unwrap();
+    check_gradient(&NonlinearLeastSquares::new(Arc::new(phase.clone()), &data).unwrap(), &x).unwrap();
+    assert!(phase.vjp(&x, &x).is_err());
+    assert!(phase_retrieval(&space.with_shape(&[4]), 2.0).is_err() && phase_retrieval(&space, -1.0).is_err());
+    assert!(Chain::new(vec![]).is_err() && Magnitude::new(&space).is_err());
+    assert!(Pointwise::new(&space, Curve::Power { exponent: 0.0 }).is_err());
+}
+
+#[test]
+fn phase_retrieval_sees_neither_shifts_nor_reflections() {
+    let space = Space::real(&[8, 8], DType::F64, &Device::Cpu);
+    let mut pixels = vec![0f64; 64];
+    (pixels[18], pixels[19], pixels[28]) = (1.0, 0.5, 2.0);
+    let image = |pixels: &[f64]| Tensor::from_vec(pixels.to_vec(), (8, 8), &Device::Cpu).unwrap();
+    let phase = phase_retrieval(&space, 2.0).unwrap();
+    let magnitudes = phase.apply(&image(&pixels)).unwrap();
+    let mut moved = pixels.clone();
+    moved.rotate_right(9);
+    let mirrored: Vec<f64> = pixels.iter().rev().copied().collect();
+    for other in [moved, mirrored] {
+        let found = phase.apply(&image(&other)).unwrap();
+        assert!(relative_difference(&found, &magnitudes).unwrap() < 1e-14);
     }
 }
 
