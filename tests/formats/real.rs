@@ -108,12 +108,7 @@ fn array_sum(array: &Array) -> Vec<f64> {
 fn arrays_of_other_programs() {
     type Case<'a> = (&'a str, Option<&'a str>, &'a [usize], &'a [f64]);
     let cases: [Case; 7] = [
-        (
-            "kspace/brain_16ch_full.mat",
-            Some("raw"),
-            &[16, 1, 96, 96],
-            &[24293.88244853262, 6848.06079784641],
-        ),
+        ("kspace/brain_16ch_full.mat", Some("raw"), &[16, 1, 96, 96], &[24293.88244853262, 6848.06079784641]),
         ("kspace/brain_1ch_full.mat", None, &[160, 220], &[-4722632.768934514, 2094206.7250069235]),
         ("kspace/bart_brain_ksp.cfl", None, &[8, 230, 180, 1], &[-34619362432768.0, -411713788123328.0]),
         ("kspace/bart_brain_img.hdr", None, &[2, 1, 230, 180, 1], &[1098.267534621964, 9091.41191924746]),
