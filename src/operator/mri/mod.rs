@@ -4,6 +4,10 @@
 //! images [slices…, y, x], all complex; transforms are centred and orthonormal. Volumetric encoding has one
 //! more axis in front of y.
 
+mod mask;
 mod sense;
+mod simulate;
 
+pub use mask::{Pattern, Sampling};
 pub use sense::Sense;
+pub use simulate::{birdcage, measure};

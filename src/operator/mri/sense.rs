@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
 use crate::tensor::complex::{add_conjugate_product, multiply, weight};
 use crate::tensor::fft::{Direction, Origin, Plan};
-use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch, vector};
+use crate::tensor::{
+    Buffer, Field, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch, vector,
+};
 
 /// Images whose coil images are held at once: enough work for all threads, without the memory of a volume.
 const GROUP: usize = 4;
@@ -120,6 +122,33 @@ impl Sense {
         self.maps.dims()[self.maps.rank() - 2 - self.mask.rank()]
     }
 
+    /// 1 where any coil sees the image and 0 elsewhere: real, of the shape of the domain.
+    ///
+    /// # Errors
+    /// What the tensor library returns.
+    pub fn support(&self) -> Result<Tensor> {
+        let mut energy = self.energy()?;
+        launch(Positive, &[], &mut [&mut energy])?;
+        Ok(energy.freeze())
+    }
+
+    /// max |M|² · max_x Σ_c |S_c(x)|², a bound of ‖A‖² that is 1 for normalised maps.
+    ///
+    /// # Errors
+    /// What the tensor library returns.
+    pub fn squared_norm_bound(&self) -> Result<f64> {
+        let largest = |x: &Tensor| launch(Largest, &[x], &mut []);
+        let bound = largest(self.energy()?.tensor())? * largest(&self.columns)?.powi(2);
+        Ok(if bound > 0.0 { bound } else { 1.0 })
+    }
+
+    /// Σ_c |S_c|².
+    fn energy(&self) -> Result<Buffer> {
+        let mut energy = self.domain.with_field(Field::Real).buffer(&[])?;
+        launch(Energy(self.sizes()), &[&self.maps], &mut [&mut energy])?;
+        Ok(energy)
+    }
+
     fn sizes(&self) -> Sizes {
         let (item, coils) = (self.mask.elem_count(), self.coils());
         Sizes { coils, item, sets: self.domain.scalars() / item }
@@ -165,6 +194,45 @@ impl LinearOperator for Sense {
             return launch(kernel, &[x, &self.maps, &self.columns], &mut [out]);
         }
         self.launch(Pass::Normal, x, out, ws)
+    }
+}
+
+/// out ← Σ_c |S_c|².
+struct Energy(Sizes);
+
+impl Kernel for Energy {
+    type Output = ();
+    fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        let Sizes { coils, item, .. } = self.0;
+        let slices = as_complex(inputs[0]).chunks_exact(coils * item);
+        for (maps, out) in slices.zip(outputs[0].chunks_exact_mut(item)) {
+            out.fill(T::zero());
+            for map in maps.chunks_exact(item) {
+                out.iter_mut().zip(map).for_each(|(o, v)| *o += v.norm_sqr());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// out ← 1 where it is positive, 0 elsewhere.
+struct Positive;
+
+impl Kernel for Positive {
+    type Output = ();
+    fn run<T: Real>(self, _: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        outputs[0].iter_mut().for_each(|o| *o = if *o > T::zero() { T::one() } else { T::zero() });
+        Ok(())
+    }
+}
+
+/// The largest magnitude.
+struct Largest;
+
+impl Kernel for Largest {
+    type Output = f64;
+    fn run<T: Real>(self, inputs: &[&[T]], _: &mut [&mut [T]]) -> Result<f64> {
+        Ok(inputs[0].iter().map(|v| v.as_f64().abs()).fold(0.0, f64::max))
     }
 }
 
