@@ -1,9 +1,3 @@
 //! Classical reconstruction: the baselines that every later method is compared with.
 
-mod fbp;
-mod sirt;
-mod tv;
-
-pub use fbp::{Fbp, Window};
-pub use sirt::Sirt;
-pub use tv::{Slices, Splitting, TotalVariation};
+pub mod mri;
