@@ -4,7 +4,6 @@ mod arrays;
 mod corrupt;
 mod dicom;
 mod nifti;
-mod raw;
 mod real;
 mod scan;
 
