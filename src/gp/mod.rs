@@ -4,12 +4,17 @@
 //! a Gaussian posterior over u, with the residual at points that were not fitted.
 
 pub mod benchmark;
+mod collocation;
+mod gp_hm;
 pub mod kernel;
 mod problem;
 mod solution;
+pub mod text;
 
+pub use collocation::Collocation;
+pub use gp_hm::{GpHm, Minimiser};
 pub use problem::{
     Boundary, Condition, Data, Derivative, DifferentialOperator, Face, Factor, Function, NonlinearFunction,
     NonlinearPartials, Nonlinearity, Observation, Problem, Samples, Side, Term, tensor_grid,
 };
-pub use solution::{PdeSolution, Posterior, Residual, SpectralLine};
+pub use solution::{PdeSolution, Posterior, Residual, SpectralLine, sample_gaussian};

@@ -7,7 +7,10 @@ use ndarray::{Array1, Array2, ArrayD, IxDyn};
 
 use super::problem::{Data, Derivative, Problem, Samples, tensor_grid};
 use crate::error::{Error, Result};
+use crate::linalg::dense::{HermitianEigen, matmul};
 use crate::observe::Termination;
+use crate::tensor::Space;
+use crate::tensor::random::{Noise, standard_normal};
 
 /// A Gaussian posterior over u and its derivatives.
 pub trait Posterior: fmt::Debug + Send + Sync {
@@ -129,6 +132,43 @@ impl PdeSolution {
     pub fn deviation(&self, points: &Array2<f64>) -> Result<Array1<f64>> {
         Ok(self.posterior.variance(points, Derivative::VALUE)?.mapv(|v| v.max(0.0).sqrt()))
     }
+}
+
+/// `count` draws from N(mean, covariance), shape [count, points]; a pure function of `seed`.
+///
+/// ```
+/// use ndarray::array;
+/// let covariance = array![[1.0, 0.9], [0.9, 1.0]];
+/// let draws = wellposed::gp::sample_gaussian(&array![5.0, 5.0], &covariance, 10, 7)?;
+/// assert_eq!(draws.dim(), (10, 2));
+/// # Ok::<(), wellposed::error::Error>(())
+/// ```
+///
+/// # Errors
+/// The shapes disagree, or the covariance has an eigenvalue that is negative beyond rounding.
+pub fn sample_gaussian(
+    mean: &Array1<f64>,
+    covariance: &Array2<f64>,
+    count: usize,
+    seed: u64,
+) -> Result<Array2<f64>> {
+    let n = mean.len();
+    if covariance.dim() != (n, n) {
+        return Err(Error::shape("covariance", format!("[{n}, {n}]"), covariance.shape()));
+    }
+    let eigen = HermitianEigen::new("posterior covariance", covariance.view())?;
+    let largest = eigen.values.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+    if let Some(pivot) = eigen.values.iter().position(|v| *v < -1e-6 * largest) {
+        let value = eigen.values[pivot];
+        return Err(Error::NotPositiveDefinite { name: "posterior covariance".into(), pivot, value });
+    }
+    // Eigenvalues that are zero up to rounding, of either sign, contribute nothing that can be seen.
+    let root = &eigen.vectors * &eigen.values.mapv(|v| v.max(0.0).sqrt());
+    let space = Space::real(&[count, n], candle_core::DType::F64, &candle_core::Device::Cpu);
+    let normal = standard_normal(Noise::new(seed, 0), &space, &[])?.flatten_all()?.to_vec1::<f64>()?;
+    let normal = Array2::from_shape_vec((count, n), normal)
+        .map_err(|e| Error::parameter("count", count, e.to_string()))?;
+    Ok(matmul(normal.view(), root.t())? + mean)
 }
 
 /// Values in row-major order as an array over the axes.

@@ -173,6 +173,17 @@ impl Reader {
         f64::to_vec(&array.data)
     }
 
+    /// The text of a string dataset (its first element).
+    pub(crate) fn text(&self, dataset: &str) -> Result<String> {
+        let strings = self.call(dataset, |f| f.dataset(dataset)?.read_string())?;
+        strings.into_iter().next().ok_or_else(|| self.error(format!("{dataset}: expected a text")))
+    }
+
+    /// The file's variable-length data.
+    pub(crate) fn heap(&self) -> Result<Heap> {
+        std::fs::read(&self.path).map(|bytes| Heap { bytes }).map_err(|e| Error::io(&self.path, e))
+    }
+
     /// Attributes of a group (empty name: the root) or of a dataset.
     pub(crate) fn attributes(&self, object: &str) -> Result<Attributes<'_>> {
         let map = self.call(object, |f| {
@@ -231,6 +242,52 @@ impl Attributes<'_> {
     pub(crate) fn integer(&self, name: &str) -> Option<u64> {
         self.map.get(name).and_then(AttrValue::as_u64)
     }
+}
+
+/// The global heap, which holds sequences of variable length (HDF5 File Format Specification, III.E).
+pub(crate) struct Heap {
+    bytes: Vec<u8>,
+}
+
+impl Heap {
+    /// The f32 numbers that a reference (length, collection, index: 4 + 8 + 4 bytes) points to.
+    pub(crate) fn floats(&self, reference: &[u8]) -> std::result::Result<Vec<f32>, String> {
+        let length = number(reference, 0, 4).unwrap_or(0) as usize;
+        let place = number(reference, 4, 8).zip(number(reference, 12, 4));
+        let object = place.and_then(|(collection, index)| self.object(collection as usize, index));
+        let bytes = object.and_then(|o| o.get(..length.checked_mul(4)?));
+        let bytes = bytes.ok_or("a sequence of variable length points outside of the file's heap")?;
+        Ok(Scalar::F32.decode(bytes, Endian::Little))
+    }
+
+    fn object(&self, collection: usize, index: u64) -> Option<&[u8]> {
+        let heap = self.bytes.get(collection..)?;
+        if !heap.starts_with(b"GCOL") {
+            return None;
+        }
+        let heap = heap.get(..number(heap, 8, 8)? as usize)?;
+        let mut at = 16;
+        loop {
+            let (found, size) = (number(heap, at, 2)?, number(heap, at + 8, 8)? as usize);
+            let object = heap.get(at + 16..)?.get(..size);
+            match found {
+                0 => return None,
+                found if found == index => return object,
+                _ => at = object.map(|o| at + 16 + o.len().next_multiple_of(8))?,
+            }
+        }
+    }
+}
+
+/// A little-endian number of 2, 4 or 8 bytes.
+fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let word = bytes.get(at..at.checked_add(size)?)?;
+    Some(word.iter().rev().fold(0, |n, byte| (n << 8) | u64::from(*byte)))
+}
+
+/// The type of a little-endian number.
+pub(crate) fn number_type(datatype: &Datatype) -> Option<Scalar> {
+    layout(datatype).filter(|l| (l.1, l.2) == (Endian::Little, Field::Real)).map(|l| l.0)
 }
 
 /// How the elements of a datatype are laid out, where they are numbers.

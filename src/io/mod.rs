@@ -8,21 +8,27 @@ mod array;
 pub mod atomic;
 mod cfl;
 mod dicom;
+mod fastmri;
 mod grid;
 mod hdf5;
+mod ismrmrd;
 mod matlab;
 mod nifti;
 mod npy;
 mod open;
 mod picture;
+mod projections;
 mod scalar;
 mod scan;
+mod twix;
 mod volume;
 
 pub use array::Array;
 pub use dicom::{DicomOptions, write_dicom};
+pub use fastmri::write_fastmri;
 pub use grid::Grid;
 pub use open::{ReadOptions, check_output, read_array, read_volume, read_volume_with};
+pub use projections::{ProjectionFiles, Projections, read_angles, read_projections};
 pub use scan::{Beam, CtGeometry, CtScan, MriScan, Provenance, Scan};
 pub use volume::{Unit, Volume};
 

@@ -4,10 +4,12 @@
 //! score(x, σ) = (D(x, σ) − x)/σ² and the noise estimate is ε̂ = (x − D)/σ. A variance-preserving state is
 //! x_vp = √ᾱ x with σ = √((1−ᾱ)/ᾱ); see [`schedule`].
 
+pub mod checkpoint;
 pub mod gaussian;
 pub mod mixture;
 pub mod parametrization;
 pub mod schedule;
+pub mod unet;
 
 use candle_core::Tensor;
 

@@ -42,6 +42,8 @@ fn originals() -> Vec<(&'static str, Vec<u8>)> {
     files.push(("scan.h5", std::fs::read(folder.path().join("scan.h5")).unwrap()));
     files.push(("a.mat", matlab()));
     files.push(("a.npz", archive(&files[3].1)));
+    files.push(("b.h5", include_bytes!("ismrmrd.h5").to_vec()));
+    files.push(("a.dat", super::raw::twix()));
     files
 }
 

@@ -4,6 +4,7 @@ mod arrays;
 mod corrupt;
 mod dicom;
 mod nifti;
+mod raw;
 mod real;
 mod scan;
 

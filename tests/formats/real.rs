@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use wellposed::io::{Array, Unit, Volume, read_array, read_volume};
+use wellposed::io::{
+    Array, MriScan, ProjectionFiles, Unit, Volume, read_array, read_projections, read_volume,
+};
 use wellposed::tensor::Field;
 
 use super::{displacement, values};
@@ -136,4 +138,49 @@ fn a_stack_of_raw_projections() {
     assert_eq!((sum(&stack), values(stack.data())[(45 * 135 + 60) * 160 + 70]), (43_855_413_871.0, 24524.0));
     let flat = read_volume(path.parent().unwrap().join("flat_00001.tiff")).unwrap();
     assert_eq!((sum(&flat), values(flat.data())[777]), (803_416_747.0, 34879.0));
+}
+
+#[test]
+fn siemens_raw_data() {
+    let Some(path) = data("kspace/siemens_gre_twix.dat") else { return };
+    let scan = MriScan::read(&path).unwrap();
+    assert_eq!(scan.kspace.dims(), [1, 2, 160, 160, 2]);
+    assert_eq!(scan.target.spacing(), [20.0, 1.25, 1.25]);
+    assert!((scan.scale / 0.001_307_302_260_911_842 - 1.0).abs() < 1e-5);
+    assert_eq!(values(&scan.mask), [1.0; 160 * 160]);
+    let k = values(&scan.kspace);
+    // By twixtools and numpy: transformed along the readout, the middle half kept, transformed back.
+    let cases = [
+        ([0, 80, 80], [0.930_280_6, -0.185_746_34]),
+        ([1, 70, 90], [-0.003_055_299_7, -0.006_078_622_5]),
+        ([1, 100, 60], [0.000_599_252_4, -0.000_284_545_97]),
+    ];
+    for ([coil, y, x], expected) in cases {
+        let at = 2 * ((coil * 160 + y) * 160 + x);
+        assert!(
+            (k[at] - expected[0]).abs() < 1e-6 && (k[at + 1] - expected[1]).abs() < 1e-6,
+            "{coil} {y} {x}"
+        );
+    }
+}
+
+#[test]
+fn raw_projections_with_flats_and_darks() {
+    let Some(path) = data("projections/tooth.h5") else { return };
+    let tooth = read_projections(&path, &ProjectionFiles::default()).unwrap();
+    assert_eq!(tooth.counts.dims(), [181, 2, 640]);
+    assert_eq!(
+        (tooth.flats.unwrap().dims(), tooth.darks.unwrap().dims()),
+        (&[10, 2, 640][..], &[10, 2, 640][..])
+    );
+    assert!((tooth.angles.iter().sum::<f64>().to_degrees() - 16200.0).abs() < 1e-6);
+    let Some(folder) = data("projections/savu_24737") else { return };
+    let files = ProjectionFiles {
+        flats: Some(folder.join("flat_00001.tiff")),
+        darks: Some(folder.join("dark_00001.tiff")),
+        angles: Some(folder.join("angles.txt")),
+    };
+    let savu = read_projections(folder.join("tiffs"), &files).unwrap();
+    assert_eq!((savu.counts.dims(), savu.angles.len()), (&[91, 135, 160][..], 91));
+    assert!((savu.angles[1].to_degrees() + 86.2).abs() < 1e-9);
 }

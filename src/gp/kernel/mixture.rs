@@ -79,22 +79,20 @@ impl SpectralMixture {
         self.frequencies.len()
     }
 
-    /// (frequency in cycles per unit of length, weight) of each component.
-    pub fn spectrum(&self) -> Vec<(f64, f64)> {
-        self.frequencies.iter().copied().zip(self.log_weights.iter().map(|w| w.exp())).collect()
-    }
-
-    /// The complex component w g(sτ) e^(imτ) at one lag.
-    fn component(&self, q: usize, tau: f64) -> Component {
+    /// The complex component w g(sτ) e^(imτ) at one lag, with `rotation` = w e^(imτ).
+    fn component(&self, q: usize, tau: f64, rotation: Complex64) -> Component {
         let scale = self.envelope.mixture_scale(self.log_scales[q].exp());
-        let m = TAU * self.frequencies[q];
         Component {
             envelope: self.envelope.derivatives(scale, tau),
             exponent: self.envelope.mixture_exponent(),
-            rotation: Complex64::from_polar(self.log_weights[q].exp(), m * tau),
-            m,
+            rotation,
+            m: TAU * self.frequencies[q],
             tau,
         }
+    }
+
+    fn rotation(&self, q: usize, tau: f64) -> Complex64 {
+        Complex64::from_polar(self.log_weights[q].exp(), TAU * self.frequencies[q] * tau)
     }
 
     /// k and k⁽ⁿ⁾ for `order` n on the uniform lags i·step, i < `count`, with their gradients: what one step of the
@@ -107,16 +105,21 @@ impl SpectralMixture {
         let components = self.components();
         let mut table = LagTable::zeros(3 * components, count);
         for q in 0..components {
+            // e^(imτ) by repeated multiplication: its rounding grows like the number of lags, to 1e-13 of it.
+            let turn = Complex64::from_polar(1.0, TAU * self.frequencies[q] * step);
+            let mut rotation = Complex64::new(self.log_weights[q].exp(), 0.0);
             for i in 0..count {
-                let component = self.component(q, i as f64 * step);
-                table.value[i] += component.derivative(0).re;
-                table.derivative[i] += component.derivative(order).re;
+                let component = self.component(q, i as f64 * step, rotation);
                 for (part, (v, d)) in
                     component.gradients(0).into_iter().zip(component.gradients(order)).enumerate()
                 {
                     table.value_gradient[[part * components + q, i]] = v;
                     table.derivative_gradient[[part * components + q, i]] = d;
                 }
+                // The kernel is its own gradient with respect to log w.
+                table.value[i] += table.value_gradient[[q, i]];
+                table.derivative[i] += table.derivative_gradient[[q, i]];
+                rotation *= turn;
             }
         }
         Ok(table)
@@ -136,6 +139,19 @@ struct Component {
 }
 
 impl Component {
+    /// Re K⁽ⁿ⁾, n = 0 … 4: [`Component::modulated`] written out, which the Gram matrices spend their time in.
+    fn derivatives(&self) -> [f64; ORDERS] {
+        let (g, m, m2) = (&self.envelope, self.m, self.m * self.m);
+        let (c, s) = (self.rotation.re, self.rotation.im);
+        [
+            g[0] * c,
+            g[1] * c - m * g[0] * s,
+            (g[2] - m2 * g[0]) * c - 2.0 * m * g[1] * s,
+            (g[3] - 3.0 * m2 * g[1]) * c - m * (3.0 * g[2] - m2 * g[0]) * s,
+            (g[4] - 6.0 * m2 * g[2] + m2 * m2 * g[0]) * c - 4.0 * m * (g[3] - m2 * g[1]) * s,
+        ]
+    }
+
     /// K⁽ⁿ⁾.
     fn derivative(&self, n: usize) -> Complex64 {
         self.modulated(&self.envelope, n)
@@ -168,10 +184,8 @@ impl Kernel1d for SpectralMixture {
     fn derivatives(&self, tau: f64) -> [f64; ORDERS] {
         let mut sum = [0.0; ORDERS];
         for q in 0..self.components() {
-            let component = self.component(q, tau);
-            for (n, sum) in sum.iter_mut().enumerate() {
-                *sum += component.derivative(n).re;
-            }
+            let k = self.component(q, tau, self.rotation(q, tau)).derivatives();
+            sum.iter_mut().zip(k).for_each(|(sum, k)| *sum += k);
         }
         sum
     }
@@ -179,7 +193,7 @@ impl Kernel1d for SpectralMixture {
     fn gradients(&self, tau: f64, out: &mut [Vec<f64>; ORDERS]) {
         let count = self.components();
         for q in 0..count {
-            let component = self.component(q, tau);
+            let component = self.component(q, tau, self.rotation(q, tau));
             for (n, out) in out.iter_mut().enumerate() {
                 for (part, gradient) in component.gradients(n).into_iter().enumerate() {
                     out[part * count + q] = gradient;
@@ -210,6 +224,10 @@ impl Kernel1d for SpectralMixture {
 
     fn smoothness(&self) -> usize {
         self.envelope.smoothness()
+    }
+
+    fn spectrum(&self) -> Vec<(f64, f64)> {
+        self.frequencies.iter().copied().zip(self.log_weights.iter().map(|w| w.exp())).collect()
     }
 
     fn boxed(&self) -> Box<dyn Kernel1d> {

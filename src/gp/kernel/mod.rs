@@ -52,6 +52,11 @@ pub trait Kernel1d: Debug + Send + Sync {
     /// order m needs 2m.
     fn smoothness(&self) -> usize;
 
+    /// (frequency in cycles per unit of length, weight) of the spectrum's bumps, where it has any.
+    fn spectrum(&self) -> Vec<(f64, f64)> {
+        Vec::new()
+    }
+
     /// A copy in a box.
     fn boxed(&self) -> Box<dyn Kernel1d>;
 

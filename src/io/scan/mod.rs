@@ -4,6 +4,7 @@
 //! ("ct", "mri" or "volume"); each dataset has an attribute `axes`; the groups `geometry`, `target` and `provenance`
 //! hold attributes only. Complex numbers are compounds (r, i), which h5py reads as complex64.
 
+pub(crate) mod acquisition;
 mod ct;
 mod mri;
 
@@ -15,7 +16,7 @@ use nalgebra::Matrix4;
 
 use crate::error::{Error, Result};
 use crate::io::hdf5::{self, Reader};
-use crate::io::{Grid, Unit, Volume};
+use crate::io::{Grid, Unit, Volume, fastmri, ismrmrd, twix};
 
 pub use ct::{Beam, CtGeometry, CtScan};
 pub use mri::MriScan;
@@ -56,13 +57,25 @@ pub enum Scan {
 }
 
 impl Scan {
-    /// Reads a scan file and tells which kind it is.
+    /// Reads a scan and tells which kind it is: a file of this program, or Cartesian k-space as ISMRMRD, fastMRI
+    /// or Siemens (twix, VB to VE) write it.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`], [`Error::Shape`], [`Error::NotFinite`], [`Error::Parameter`], each
     /// naming the file and the dataset.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let reader = Reader::open(path.as_ref())?;
+        let path = path.as_ref();
+        let head = crate::io::open::start(path, 64).map_err(|e| Error::io(path, e))?;
+        if twix::is_twix(&head, path) {
+            return twix::read(path).map(Self::Mri);
+        }
+        let reader = Reader::open(path)?;
+        if ismrmrd::is_ismrmrd(&reader) {
+            return ismrmrd::read(&reader).map(Self::Mri);
+        }
+        if fastmri::is_fastmri(&reader) {
+            return fastmri::read(&reader).map(Self::Mri);
+        }
         match kind(&reader)?.as_str() {
             "ct" => ct::load(&reader).map(Self::Ct),
             "mri" => mri::load(&reader).map(Self::Mri),

@@ -31,6 +31,9 @@ pub(super) struct View {
     pub origin: f64,
     pub per_line: f64,
     pub per_ray: f64,
+    /// Slope of the hat in ray spacings, with which pixels ask for rays: `per_ray` in the adjoint; 1 interpolates
+    /// between the two nearest rays.
+    pub slope: f64,
     /// Length of a ray between two lines, mm.
     pub length: f64,
 }
@@ -213,7 +216,7 @@ unsafe fn spill<L: Lanes>(registers: &[L::Register; REGISTERS], factor: f64, out
     out.copy_from_slice(&values[..out.len()]);
 }
 
-/// One block of pixels of one line: out[i] = Σ_views Σⱼ hat((v(first + i, line) − j)·per_ray) · rays[view][j].
+/// One block of pixels of one line: out[i] = Σ_views Σⱼ hat((v(first + i, line) − j)·slope) · rays[view][j].
 pub(super) struct BackProject<'a, T> {
     /// One line of rays for each view, in the view's order and times its length.
     pub rays: &'a Lines<T>,
@@ -268,7 +271,7 @@ unsafe fn gather<L: Lanes>(
     let v = (first as f64 - view.origin - line as f64 * view.per_line) * step;
     let span = (REGISTERS * L::COUNT - 1) as f64 * step;
     // A pixel meets up to two rays on either side when rays are closer than pixels.
-    let fine = view.per_ray < 1.0;
+    let fine = view.slope < 1.0;
     if v + span <= -2.0 || v >= rays.length as f64 + 1.0 {
         return;
     }
@@ -276,7 +279,7 @@ unsafe fn gather<L: Lanes>(
     // SAFETY: v is within two of (−2 − span, length + 1), which the padding covers, and one step is at most NARROW.
     unsafe {
         let ramp = ramp::<L>(step);
-        let (zero, one, spacing) = (L::splat(of(0.0)), L::splat(of(1.0)), L::splat(of(view.per_ray)));
+        let (zero, one, spacing) = (L::splat(of(0.0)), L::splat(of(1.0)), L::splat(of(view.slope)));
         let far = L::sub(one, spacing);
         let row = rays.data.as_ptr().add(index * rays.stride());
         for (b, sum) in sums.iter_mut().enumerate() {
@@ -300,11 +303,11 @@ unsafe fn gather<L: Lanes>(
 fn one_by_one<T: Real>(rays: &[T], view: &View, line: usize, first: usize, out: &mut [T]) {
     for (i, out) in out.iter_mut().enumerate() {
         let v = ((first + i) as f64 - view.origin - line as f64 * view.per_line) / view.per_ray;
-        let reach = 1.0 / view.per_ray;
+        let reach = 1.0 / view.slope;
         let bound = |x: f64| x.clamp(0.0, rays.len() as f64) as usize;
         let from = bound((v - reach).ceil());
         for (j, ray) in rays.iter().enumerate().take(bound((v + reach).floor() + 1.0)).skip(from) {
-            let weight = 1.0 - ((v - j as f64) * view.per_ray).abs();
+            let weight = 1.0 - ((v - j as f64) * view.slope).abs();
             *out += T::of(weight.max(0.0)) * *ray;
         }
     }

@@ -4,8 +4,11 @@
 //! a volume are batch items.
 
 mod geometry;
+pub mod hounsfield;
 mod joseph;
+mod photons;
 mod transform;
 
 pub use geometry::{ImageGrid, ParallelBeam};
+pub use photons::{Measurement, Photons};
 pub use transform::RayTransform;

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
 use crate::operator::ct::joseph::{BLOCK, BackProject, Lines, Project, View};
 use crate::operator::ct::{ImageGrid, ParallelBeam};
@@ -54,7 +54,7 @@ impl RayTransform {
     /// ```
     ///
     /// # Errors
-    /// [`crate::error::Error::Parameter`] where the grid or the geometry is invalid, or a view misses the image.
+    /// [`Error::Parameter`] where the grid or the geometry is invalid, or a view misses the image.
     pub fn new(grid: &ImageGrid, geometry: &ParallelBeam, dtype: DType, device: &Device) -> Result<Self> {
         grid.validate()?;
         geometry.validate()?;
@@ -80,6 +80,29 @@ impl RayTransform {
         &self.grid
     }
 
+    /// Σ_θ w_θ q_θ(s(x)): in every pixel the sum over views of the data at the place where the pixel projects,
+    /// interpolated linearly between bins, times the view's weight: the second half of filtered back projection.
+    /// (The adjoint instead uses the projector's coefficients, which leave ripples.)
+    ///
+    /// # Errors
+    /// A shape error where `q` isn't in the range; [`Error::Parameter`] unless there is one weight a view.
+    pub fn back_project(&self, q: &Tensor, weights: &[f64]) -> Result<Tensor> {
+        let batch = self.range.check("filtered projections", q)?;
+        if weights.len() != self.geometry.views() {
+            let reason = format!("one for each of {} views", self.geometry.views());
+            return Err(Error::parameter("view weights", weights.len(), reason));
+        }
+        let mut interpolating = self.clone();
+        for class in &mut interpolating.classes {
+            for (view, place) in class.views.iter_mut().zip(&class.places) {
+                (view.slope, view.length) = (1.0, weights[*place]);
+            }
+        }
+        let mut out = self.domain.buffer(batch)?;
+        launch(Back(&interpolating), &[q], &mut [&mut out])?;
+        Ok(out.freeze())
+    }
+
     /// The rays.
     pub fn geometry(&self) -> &ParallelBeam {
         &self.geometry
@@ -100,7 +123,8 @@ fn view(grid: &ImageGrid, geometry: &ParallelBeam, angle: f64) -> View {
     };
     let reversed = per_ray < 0.0;
     let origin = if reversed { origin + (geometry.bins - 1) as f64 * per_ray } else { origin };
-    View { transposed, reversed, origin, per_line, per_ray: per_ray.abs(), length }
+    let per_ray = per_ray.abs();
+    View { transposed, reversed, origin, per_line, per_ray, slope: per_ray, length }
 }
 
 impl LinearOperator for RayTransform {
@@ -171,10 +195,7 @@ impl Forward<'_> {
                     dispatch(Project { image, view, first, out });
                 }
             }
-            for (view, row) in group.iter_mut().filter(|(view, _)| view.reversed) {
-                debug_assert!(view.reversed);
-                row.reverse();
-            }
+            group.iter_mut().filter(|(view, _)| view.reversed).for_each(|(_, row)| row.reverse());
         });
     }
 }

@@ -1,0 +1,149 @@
+//! The rows of the collocation system: equation, boundary, periodicity, observations.
+
+use ndarray::{Array1, Array2};
+
+use super::functional::{Functional, Piece, evaluations};
+use super::posterior::Conditioned;
+use crate::error::Result;
+use crate::gp::problem::{Data, Derivative, Problem, tensor_grid};
+use crate::gp::solution::Posterior;
+
+/// Functionals, their values and the standard deviations of the values.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Rows {
+    pub functionals: Vec<Functional>,
+    pub values: Vec<f64>,
+    pub noise: Vec<f64>,
+}
+
+impl Rows {
+    fn push(&mut self, functional: Functional, value: f64, noise: f64) {
+        self.functionals.push(functional);
+        self.values.push(value);
+        self.noise.push(noise);
+    }
+
+    pub fn values(&self) -> Array1<f64> {
+        self.values.clone().into()
+    }
+
+    pub fn noise(&self) -> Array1<f64> {
+        self.noise.clone().into()
+    }
+}
+
+/// The interior points of the equation with the source on them.
+#[derive(Clone, Debug)]
+pub(super) struct Equation<'a> {
+    problem: &'a Problem,
+    pub points: Array2<f64>,
+    source: Array1<f64>,
+    /// The coefficient of each linear term at each point.
+    coefficients: Vec<Array1<f64>>,
+}
+
+impl<'a> Equation<'a> {
+    /// At the points of a sampled source, else at `points`.
+    pub fn new(problem: &'a Problem, points: Array2<f64>) -> Result<Self> {
+        let (points, source) = match &problem.source {
+            Data::Samples(samples) => (samples.points.clone(), samples.values.clone()),
+            data => {
+                let source = data.at(&points)?;
+                (points, source)
+            }
+        };
+        let coefficients =
+            problem.operator.terms.iter().map(|t| t.coefficient.at(&points)).collect::<Result<_>>()?;
+        Ok(Self { problem, points, source, coefficients })
+    }
+
+    /// Whether one linear solve is not enough.
+    pub fn is_nonlinear(&self) -> bool {
+        !self.problem.nonlinear.is_empty()
+    }
+
+    /// The rows of the equation linearised at `u`: (L + N′(u)) v = f − N(u) + N′(u) u; at u = 0 where there is none.
+    pub fn rows(&self, u: Option<&Conditioned>) -> Result<Rows> {
+        let mut terms: Vec<Vec<(Derivative, f64)>> = (0..self.points.nrows())
+            .map(|i| {
+                let linear = self.problem.operator.terms.iter().zip(&self.coefficients);
+                linear.map(|(term, c)| (term.derivative, c[i])).collect()
+            })
+            .collect();
+        let mut values = self.source.clone();
+        for nonlinear in &self.problem.nonlinear {
+            let arguments = nonlinear
+                .arguments
+                .iter()
+                .map(|&d| u.map_or_else(|| Ok(Array1::zeros(values.len())), |u| u.mean(&self.points, d)))
+                .collect::<Result<Vec<_>>>()?;
+            let mut slopes = vec![0.0; arguments.len()];
+            for i in 0..values.len() {
+                let x = self.points.row(i).to_vec();
+                let at: Vec<f64> = arguments.iter().map(|a| a[i]).collect();
+                nonlinear.partials(&x, &at, &mut slopes);
+                values[i] -= nonlinear.value(&x, &at);
+                for ((derivative, slope), u) in nonlinear.arguments.iter().zip(&slopes).zip(&at) {
+                    values[i] += slope * u;
+                    terms[i].push((*derivative, *slope));
+                }
+            }
+        }
+        let mut rows = Rows::default();
+        for ((x, terms), value) in self.points.rows().into_iter().zip(terms).zip(values) {
+            rows.push(Functional::at(x.to_vec(), terms), value, self.problem.source_noise);
+        }
+        Ok(rows)
+    }
+}
+
+/// The rows that don't change: conditions on faces, `points` per free axis, periodicity, and observations.
+pub(super) fn conditions(problem: &Problem, points: usize) -> Result<Rows> {
+    let mut rows = Rows::default();
+    for boundary in &problem.boundary {
+        let mut axes = problem.uniform_axes(points);
+        axes[boundary.face.axis] = Array1::from_elem(1, problem.coordinate(boundary.face));
+        let (x, g) = match boundary.condition.data() {
+            Data::Samples(samples) => (samples.points.clone(), samples.values.clone()),
+            data => {
+                let x = tensor_grid(&axes);
+                let g = data.at(&x)?;
+                (x, g)
+            }
+        };
+        let terms = boundary.condition.terms(boundary.face);
+        for (x, g) in x.rows().into_iter().zip(g) {
+            let row = Functional::at(x.to_vec(), terms.clone());
+            // Faces share edges and corners.
+            if !rows.functionals.contains(&row) {
+                rows.push(row, g, problem.boundary_noise);
+            }
+        }
+    }
+    for axis in (0..problem.dim()).filter(|&axis| problem.periodic[axis]) {
+        periodic(problem, axis, points, &mut rows);
+    }
+    for observation in &problem.observations {
+        let functionals = evaluations(&observation.points, observation.derivative);
+        for (row, value) in functionals.into_iter().zip(&observation.values) {
+            rows.push(row, *value, observation.noise);
+        }
+    }
+    Ok(rows)
+}
+
+/// ∂ʲu(high) − ∂ʲu(low) = 0 for all j below the order along the axis.
+fn periodic(problem: &Problem, axis: usize, points: usize, rows: &mut Rows) {
+    let [low, high] = problem.domain[axis];
+    let mut axes = problem.uniform_axes(points);
+    axes[axis] = Array1::from_elem(1, low);
+    for order in 0..problem.order(axis) {
+        let derivative = Derivative::along(axis, order);
+        for x in tensor_grid(&axes).rows() {
+            let mut across = x.to_vec();
+            across[axis] = high;
+            let piece = |x: Vec<f64>, sign| Piece { x, terms: vec![(derivative, sign)] };
+            rows.push(Functional { pieces: vec![piece(across, 1.0), piece(x.to_vec(), -1.0)] }, 0.0, 0.0);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! ISMRMRD, the community's format of raw k-space: HDF5 with an XML header and one record per readout
+//! (Inati et al., Magn. Reson. Med. 77:411, 2017; the fields are those of `ismrmrd.h`).
+
+use hdf5_pure::Datatype;
+use nalgebra::Vector3;
+
+use crate::error::Result;
+use crate::io::hdf5::Reader;
+use crate::io::scalar::{Endian, Scalar};
+use crate::io::scan::acquisition::{Encoding, Readout, assemble};
+use crate::io::{MriScan, Provenance};
+
+const NOISE: u64 = 1 << 18;
+const CALIBRATION: u64 = 1 << 19;
+const CALIBRATION_AND_IMAGE: u64 = 1 << 20;
+const REVERSED: u64 = 1 << 21;
+/// Navigators, phase correction, feedback, dummies and other readouts that are no image.
+const OTHER: u64 = (1 << 22) | (1 << 23) | (0x3f << 25);
+
+/// Whether an HDF5 file is one of ISMRMRD.
+pub(crate) fn is_ismrmrd(reader: &Reader) -> bool {
+    reader.has("dataset/xml") && reader.has("dataset/data")
+}
+
+/// Reads Cartesian k-space: readouts sorted by their counters, averages averaged, noise scans turned into the
+/// noise level, oversampling removed. Of several contrasts, phases, repetitions or sets the first is read.
+pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
+    let xml = reader.text("dataset/xml")?;
+    let raw = reader.raw("dataset/data")?;
+    let record = Record::of(&raw.datatype).ok_or_else(|| {
+        reader.error(format!("dataset/data: expected ISMRMRD acquisitions, found {}", raw.datatype))
+    })?;
+    let heap = reader.heap()?;
+    let mut readouts = Vec::new();
+    let mut noise = Vec::new();
+    for bytes in raw.bytes.chunks_exact(record.size) {
+        let flags = record.number(bytes, "flags") as u64;
+        if flags & OTHER != 0 || (flags & CALIBRATION != 0 && flags & CALIBRATION_AND_IMAGE == 0) {
+            continue;
+        }
+        let counter = |name: &str| record.number(bytes, &format!("idx.{name}")) as usize;
+        if ["contrast", "phase", "repetition", "set"].iter().any(|name| counter(name) > 0) {
+            continue;
+        }
+        let samples = heap.floats(&bytes[record.data..record.data + 16]).map_err(|e| reader.error(e))?;
+        if flags & NOISE != 0 {
+            noise.extend(samples);
+            continue;
+        }
+        if counter("kspace_encode_step_2") > 0 {
+            return Err(reader.error("3-D k-space (kspace_encode_step_2 > 0) is not supported"));
+        }
+        if record.number(bytes, "trajectory_dimensions") > 0.0 && !xml.contains("cartesian") {
+            return Err(reader.error("a trajectory that is not Cartesian is not supported"));
+        }
+        let (coils, count) = (
+            record.number(bytes, "active_channels") as usize,
+            record.number(bytes, "number_of_samples") as usize,
+        );
+        if coils == 0 || count == 0 || coils * count * 2 != samples.len() {
+            let found = samples.len();
+            return Err(
+                reader.error(format!("a readout of {coils} coils × {count} samples has {found} numbers"))
+            );
+        }
+        readouts.push(Readout {
+            line: counter("kspace_encode_step_1"),
+            slice: counter("slice"),
+            centre: record.number(bytes, "center_sample") as usize,
+            reversed: flags & REVERSED != 0,
+            coils,
+            samples,
+            frame: record.frame(bytes),
+        });
+    }
+    let mut encoding = header(reader, &xml)?;
+    if !noise.is_empty() {
+        let power: f64 = noise.iter().map(|v| f64::from(*v).powi(2)).sum();
+        encoding.noise = Some((power / noise.len() as f64).sqrt());
+    }
+    let provenance = Provenance::new(None).with("source", reader.path().display().to_string());
+    assemble(reader.path(), &readouts, &encoding, provenance)
+}
+
+/// The encoding of the XML header.
+fn header(reader: &Reader, xml: &str) -> Result<Encoding> {
+    let missing = |what: &str| reader.error(format!("the XML header has no {what}"));
+    let size = |space: &str, what: &str| -> Result<[f64; 3]> {
+        let block =
+            tag(xml, space).and_then(|s| tag(s, what)).ok_or_else(|| missing(&format!("{space}/{what}")))?;
+        let axis = |name| tag(block, name).and_then(|t| t.trim().parse::<f64>().ok()).filter(|v| *v > 0.0);
+        match (axis("x"), axis("y"), axis("z")) {
+            (Some(x), Some(y), Some(z)) if x.max(y).max(z) < 1e6 => Ok([x, y, z]),
+            _ => Err(reader.error(format!("{space}/{what}: expected positive x, y and z"))),
+        }
+    };
+    let encoded = size("encodedSpace", "matrixSize")?.map(|n| n as usize);
+    let recon = size("reconSpace", "matrixSize")?.map(|n| n as usize);
+    let (wide, field) = (size("encodedSpace", "fieldOfView_mm")?, size("reconSpace", "fieldOfView_mm")?);
+    // Oversampling is the part of the encoded field of view that the picture doesn't show.
+    let width = ((encoded[0] as f64 * field[0] / wide[0]).round() as usize).clamp(1, encoded[0].max(1));
+    let limits = tag(xml, "encodingLimits").and_then(|l| tag(l, "kspace_encoding_step_1"));
+    let centre = limits.and_then(|l| tag(l, "center")).and_then(|c| c.trim().parse().ok());
+    Ok(Encoding {
+        samples: encoded[0],
+        width,
+        lines: encoded[1],
+        centre_line: centre.unwrap_or(encoded[1] / 2),
+        field: [wide[2], wide[1], wide[0] * width as f64 / encoded[0] as f64],
+        picture: Some([recon[1], recon[0]]),
+        noise: None,
+    })
+}
+
+/// The contents of the first element of this name.
+pub(crate) fn tag<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let open = format!("<{name}");
+    let start = xml.match_indices(&open).find_map(|(at, _)| {
+        let rest = &xml[at + open.len()..];
+        rest.starts_with(['>', ' ', '\n', '\t'])
+            .then(|| rest.find('>').map(|end| at + open.len() + end + 1))
+            .flatten()
+    })?;
+    let end = xml[start..].find(&format!("</{name}>"))?;
+    Some(&xml[start..start + end])
+}
+
+/// Where the fields of a record lie.
+struct Record {
+    size: usize,
+    data: usize,
+    /// Name (`idx.` in front for the counters), place, type.
+    fields: Vec<(String, usize, Scalar)>,
+}
+
+impl Record {
+    fn of(datatype: &Datatype) -> Option<Self> {
+        let Datatype::Compound { size, members } = datatype else { return None };
+        let size = *size as usize;
+        let member = |name: &str| members.iter().find(|m| m.name == name);
+        let data = member("data").filter(|m| matches!(m.datatype, Datatype::VariableLength { .. }))?;
+        let head = member("head")?;
+        let mut fields = Vec::new();
+        collect(&head.datatype, "", usize::try_from(head.byte_offset).ok()?, size, &mut fields)?;
+        let data = usize::try_from(data.byte_offset).ok()?;
+        (data.checked_add(16)? <= size && size > 0).then_some(Self { size, data, fields })
+    }
+
+    fn number(&self, record: &[u8], name: &str) -> f64 {
+        self.numbers::<1>(record, name).map_or(0.0, |[v]| v)
+    }
+
+    /// The first values of a field.
+    fn numbers<const N: usize>(&self, record: &[u8], name: &str) -> Option<[f64; N]> {
+        let (_, at, scalar) = self.fields.iter().find(|(n, ..)| n == name)?;
+        let values: Vec<f64> = scalar.decode(record.get(*at..*at + N * scalar.size())?, Endian::Little);
+        values.try_into().ok()
+    }
+
+    /// Position and directions, where they are set.
+    fn frame(&self, record: &[u8]) -> Option<[Vector3<f64>; 4]> {
+        let vector = |name| self.numbers::<3>(record, name).map(Vector3::from);
+        let frame = [vector("position")?, vector("read_dir")?, vector("phase_dir")?, vector("slice_dir")?];
+        let unit = |v: &Vector3<f64>| (v.norm() - 1.0).abs() < 1e-2;
+        frame[1..].iter().all(unit).then_some(frame)
+    }
+}
+
+/// Lists the numeric fields of a compound type, those of inner compounds with their name in front.
+fn collect(
+    datatype: &Datatype,
+    prefix: &str,
+    base: usize,
+    size: usize,
+    fields: &mut Vec<(String, usize, Scalar)>,
+) -> Option<()> {
+    let Datatype::Compound { members, .. } = datatype else { return None };
+    for m in members {
+        let at = base.checked_add(usize::try_from(m.byte_offset).ok()?)?;
+        let name = format!("{prefix}{}", m.name);
+        let element =
+            if let Datatype::Array { base_type, .. } = &m.datatype { base_type } else { &m.datatype };
+        match element {
+            Datatype::Compound { .. } => collect(&m.datatype, &format!("{name}."), at, size, fields)?,
+            other => {
+                if let Some(scalar) = crate::io::hdf5::number_type(other).filter(|s| at + s.size() <= size) {
+                    fields.push((name, at, scalar));
+                }
+            }
+        }
+    }
+    Some(())
+}
