@@ -16,3 +16,8 @@ pub mod reconstruct;
 pub mod sampler;
 pub mod tensor;
 pub mod testing;
+
+/// The library example of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -207,3 +207,105 @@ fn volumes_without_a_unit_need_one() {
     folder.cube("c.nii", (1, 16, 16));
     folder.run("ct simulate c.nii -o c.h5 --views 3 --photons 0 --plot c.png").good();
 }
+
+/// Reconstructs with every method, and returns the PSNR of each.
+fn qualities(folder: &Folder, kind: &str, methods: &[&str], reference: &str) -> Vec<f64> {
+    let quality = |method: &&str| {
+        let arguments = format!(
+            "{kind} reconstruct s.h5 -o {method}.nii.gz -m {method} --reference {reference} --json --plot {method}.png"
+        );
+        let report = folder.run(&arguments).json();
+        assert_eq!(report["method"], **method);
+        assert_eq!(report["threads"], 2);
+        assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+        assert!(report["iterations"].as_u64().unwrap() >= 1 && report["seconds"].as_f64().unwrap() >= 0.0);
+        assert!(
+            ["completed", "converged", "max-iterations"].contains(&report["termination"].as_str().unwrap())
+        );
+        for beside in ["nii.gz", "config.json", "png"] {
+            assert!(folder.path(&format!("{method}.{beside}")).exists(), "{method}.{beside}");
+        }
+        // `compare` finds what the report says, to the rounding of the file.
+        let again = folder.run(&format!("compare {method}.nii.gz {reference} --json")).json();
+        let psnr = |json: &Value| json["metrics"]["volume"]["psnr"].as_f64().unwrap();
+        assert!((psnr(&again) - psnr(&report)).abs() < 0.01, "{method}");
+        psnr(&report)
+    };
+    methods.iter().map(quality).collect()
+}
+
+#[test]
+fn ct_from_volume_to_metrics() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 2, 64);
+    folder.run("ct simulate a.nii.gz -o s.h5 --views 16 --seed 3 --plot s.png").good();
+    let psnr = qualities(&folder, "ct", &["fbp", "sirt", "cgls", "tv"], "a.nii.gz");
+    assert!(psnr[1..].iter().all(|p| *p > psnr[0] + 1.0), "{psnr:?}");
+    let grid = |name: &str| wellposed::io::read_volume(folder.path(name)).unwrap().grid().affine().to_owned();
+    assert!((grid("tv.nii.gz") - grid("a.nii.gz")).norm() < 1e-4, "the place in the patient is kept");
+    let saved: Value =
+        serde_json::from_slice(&std::fs::read(folder.path("tv.config.json")).unwrap()).unwrap();
+    assert_eq!(saved["config"]["method"], "tv");
+    assert!(folder.path("tv-convergence.png").exists());
+}
+
+#[test]
+fn results_do_not_depend_on_threads() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 2, 48);
+    folder.run("ct simulate a.nii.gz -o s.h5 --views 12").good();
+    let report = |threads: &str| {
+        let arguments = "ct reconstruct s.h5 -o r.nii.gz -m tv -i 30 --reference a.nii.gz --json";
+        let mut report = folder.run_with(arguments, &[("RAYON_NUM_THREADS", threads)]).json();
+        let fields = report.as_object_mut().unwrap();
+        assert_eq!(fields.remove("threads").unwrap().to_string(), threads);
+        fields.remove("seconds");
+        report
+    };
+    assert_eq!(report("1"), report("2"));
+}
+
+#[test]
+fn unusable_arguments_of_reconstruct() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 1, 32);
+    folder.chest("b.nii.gz", 2, 32);
+    folder.run("ct simulate a.nii.gz -o s.h5 --views 4").good();
+    let before = folder.names();
+    let reconstruct = |rest: &str| folder.run(&format!("ct reconstruct {rest}"));
+    reconstruct("s.h5 -o r.nii.gz").fails(2, &["--method"]);
+    reconstruct("s.h5 -o r.nii.gz -m magic").fails(2, &["magic"]);
+    reconstruct("s.h5 -o r.nii.gz -m sirt -i 0").fails(2, &["--iterations"]);
+    reconstruct("s.h5 -o r.nii.gz -m tv --strength -1").fails(2, &["-1"]);
+    reconstruct("s.h5 -o r.nii.gz -m fbp --cutoff 2").fails(2, &["--cutoff"]);
+    reconstruct("s.h5 -o r.doc -m fbp").fails(2, &["r.doc", ".nii.gz"]);
+    reconstruct("s.h5 -o no/r.nii.gz -m fbp").fails(1, &["no/r.nii.gz"]);
+    reconstruct("a.nii.gz -o r.nii.gz -m fbp").fails(1, &["a.nii.gz"]);
+    reconstruct("s.h5 -o r.nii.gz -m fbp --reference b.nii.gz").fails(1, &["b.nii.gz", "[2, 32, 32]"]);
+    assert_eq!(folder.names(), before, "no output is left");
+}
+
+#[test]
+fn the_demo_runs() {
+    let folder = Folder::new();
+    let table = folder.run("ct demo -o out --size 48 --slices 1 --views 12").good().stdout;
+    assert!(["fbp", "sirt", "tv", "PSNR"].iter().all(|word| table.contains(word)), "{table}");
+    for name in ["montage.png", "convergence.png", "profile.png", "report.json", "tv.nii.gz", "scan.h5"] {
+        assert!(folder.path("out").join(name).exists(), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    use std::process::Stdio;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wellposed"))
+        .arg("info")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}

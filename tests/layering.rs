@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("metric", &["error", "tensor"]),
     ("phantom", &["error", "tensor", "operator"]),
     ("io", &["error", "tensor", "metric"]),
-    ("plot", &["error", "tensor", "metric"]),
+    ("plot", &["error", "tensor", "metric", "io"]),
 ];
 
 /// Words that only some folders may contain, with why.

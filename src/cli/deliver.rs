@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Tensor;
 use clap::Args;
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::io::{Grid, Volume, read_volume};
-use wellposed::observe::Termination;
+use wellposed::io::{Volume, read_volume};
+use wellposed::observe::{Solution, Termination};
 use wellposed::plot::{Curves, Series};
 
 use super::failure::Outcome;
@@ -45,17 +46,29 @@ pub struct Options {
 
 impl Options {
     /// Checks the outputs and reads the reference, before the work starts.
-    pub fn prepare(&self, target: &Grid) -> Outcome<Option<Volume>> {
+    pub fn prepare(&self, target: [usize; 3]) -> Outcome<Option<Volume>> {
         output::check(&self.output, true, self.plot.as_deref())?;
         let Some(path) = &self.reference else { return Ok(None) };
         let reference = read_volume(path)?.magnitude()?;
-        if reference.grid().shape() != target.shape() {
-            let expected = format!("{:?}, that of the scan's target", target.shape());
+        if reference.grid().shape() != target {
+            let expected = format!("{target:?}, that of the scan's target");
             let name = format!("reference {}", path.display());
             return Err(Error::shape(name, expected, &reference.grid().shape()).into());
         }
         Ok(Some(reference))
     }
+}
+
+/// The value of a solution.
+///
+/// # Errors
+/// A method that diverged has none.
+pub fn usable<'a>(solution: &'a Solution, method: &str) -> Outcome<&'a Tensor> {
+    if solution.termination == Termination::Diverged {
+        let reason = format!("{method} diverged after {} steps; nothing is written", solution.steps);
+        return Err(Error::Unsupported(reason).into());
+    }
+    Ok(&solution.value)
 }
 
 /// A reconstructed volume, and how it came about.

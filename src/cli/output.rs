@@ -54,10 +54,14 @@ pub fn save_config(output: &Path, command: &str, config: &impl Serialize) -> Out
         version: &'a str,
         config: &'a C,
     }
-    let path = beside(output, ".config.json");
     let saved = Saved { command, version: env!("CARGO_PKG_VERSION"), config };
-    let text = serde_json::to_string_pretty(&saved).map_err(|e| Error::format(&path, e))?;
-    Ok(atomic::write(&path, |out| std::io::Write::write_all(out, (text + "\n").as_bytes()))?)
+    save_json(&beside(output, ".config.json"), &saved)
+}
+
+/// Saves a JSON file.
+pub fn save_json(path: &Path, value: &impl Serialize) -> Outcome {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::format(path, e))?;
+    Ok(atomic::write(path, |out| std::io::Write::write_all(out, (text + "\n").as_bytes()))?)
 }
 
 #[cfg(test)]

@@ -77,9 +77,12 @@ pub(super) fn decimals(values: &[f64]) -> usize {
     if step.is_finite() && step > 0.0 { (-(step.log10() + 1e-9).floor()).clamp(0.0, 9.0) as usize } else { 2 }
 }
 
-/// A number with a proper minus sign.
+/// A number with a proper minus sign; large ones as 2.5e8.
 pub(super) fn label(value: f64, digits: usize) -> String {
-    let text = format!("{:.*}", digits, value.abs());
+    let text = match value.abs() {
+        large if large >= 1e6 => format!("{large:e}"),
+        small => format!("{small:.digits$}"),
+    };
     let zero = text.chars().all(|c| "0.".contains(c));
     if value < 0.0 && !zero { format!("−{text}") } else { text }
 }
@@ -117,7 +120,7 @@ mod tests {
         );
         assert_eq!(labels(Axis::fit([20.0, 45.0].into_iter(), true, 0.0)).first().unwrap(), "20");
         assert_eq!(round_values(0.0, 180.0, 4), [0.0, 50.0, 100.0, 150.0]);
-        assert_eq!(label(-0.001, 2), "0.00");
+        assert_eq!((label(-0.001, 2).as_str(), label(-2.5e8, 0).as_str()), ("0.00", "−2.5e8"));
     }
 
     #[test]

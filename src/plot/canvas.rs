@@ -11,6 +11,7 @@ pub(super) use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{FontTransform, register_font};
 
 use crate::error::{Error, Result};
+use crate::io::atomic;
 use crate::plot::{Image, Scale};
 
 /// Everything is drawn this many times larger and averaged down: smooth lines, evenly spaced letters.
@@ -189,14 +190,6 @@ impl Canvas {
         )
         .write_image(&pixels, self.width, self.height, ExtendedColorType::Rgb8)
         .map_err(|error| Error::format(path, error))?;
-        write(path, &encoded)
+        atomic::write(path, |out| out.write_all(&encoded))
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| Error::io(path, e))?;
-    temporary.write_all(bytes).map_err(|e| Error::io(path, e))?;
-    temporary.persist(path).map_err(|e| Error::io(path, e.error))?;
-    Ok(())
 }

@@ -1,35 +1,121 @@
 //! The methods of `wellposed ct reconstruct`: their names, settings and defaults.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::io::CtScan;
-use wellposed::linalg::Cgls;
-use wellposed::observe::{Observer, Solution};
+use wellposed::linalg::{Cgls, LinearOperator};
+use wellposed::observe::{Observer, Solution, Termination};
+use wellposed::reconstruct::{Fbp, Sirt, Slices, TotalVariation, Window};
 
 use super::scan;
-use crate::cli::failure::Outcome;
+use crate::cli::failure::{Failure, Outcome};
 
 /// A reconstruction method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
+    /// Filtered back projection.
+    Fbp,
+    /// Simultaneous iterative reconstruction, not negative.
+    Sirt,
     /// Conjugate gradients for least squares, stopped early.
     Cgls,
+    /// Least squares weighted by photon counts, with total variation, not negative.
+    Tv,
 }
 
-/// Settings of the methods; what is absent takes the method's default.
+/// The window on the ramp filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Filter {
+    RamLak,
+    SheppLogan,
+    Cosine,
+    Hamming,
+    Hann,
+}
+
+impl Filter {
+    fn window(self) -> Window {
+        match self {
+            Self::RamLak => Window::RamLak,
+            Self::SheppLogan => Window::SheppLogan,
+            Self::Cosine => Window::Cosine,
+            Self::Hamming => Window::Hamming,
+            Self::Hann => Window::Hann,
+        }
+    }
+}
+
+/// Settings of the methods; each has its own defaults.
 #[derive(Clone, Copy, Debug, Args, Serialize)]
 pub struct Settings {
-    /// Iterations at most [default: 20 for cgls].
+    /// Iterations at most [default: sirt 200, cgls 20, tv 1000].
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     iterations: Option<u32>,
+    /// Strength of the total variation, relative to the default.
+    #[arg(
+        long,
+        default_value_t = 1.0,
+        value_name = "FACTOR",
+        long_help = "Strength of the total variation, relative to the default, which fits the photon counts (or, without \
+                     those, the size of the data). 2 is smoother, 0.5 is sharper and noisier."
+    )]
+    strength: f64,
+    /// Total variation across slices too, weighted by the ratio of pixel size to slice distance.
+    #[arg(long)]
+    coupled: bool,
+    /// Window on the ramp filter of fbp.
+    #[arg(long, value_enum, default_value_t = Filter::RamLak, value_name = "WINDOW")]
+    filter: Filter,
+    /// Where the filter of fbp ends, as a part of the Nyquist frequency.
+    #[arg(long, default_value_t = 1.0, value_name = "PART")]
+    cutoff: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { iterations: None, strength: 1.0, coupled: false, filter: Filter::RamLak, cutoff: 1.0 }
+    }
+}
+
+impl Settings {
+    /// The settings with the method's defaults filled in.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for what is out of range.
+    pub fn validated(self, method: Method) -> Outcome<Self> {
+        if !(self.strength >= 0.0 && self.strength.is_finite()) {
+            return Err(Failure::usage("--strength", self.strength, "expected a factor, at least 0"));
+        }
+        if !(self.cutoff > 0.0 && self.cutoff <= 1.0) {
+            return Err(Failure::usage("--cutoff", self.cutoff, "expected more than 0 and up to 1"));
+        }
+        let default = match method {
+            Method::Fbp => None,
+            Method::Sirt => Some(200),
+            Method::Cgls => Some(20),
+            Method::Tv => Some(1000),
+        };
+        Ok(Self { iterations: default.map(|n| self.iterations.unwrap_or(n)), ..self })
+    }
+
+    fn iterations(&self) -> usize {
+        self.iterations.unwrap_or(1) as usize
+    }
 }
 
 impl Method {
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Fbp => "fbp",
+            Self::Sirt => "sirt",
             Self::Cgls => "cgls",
+            Self::Tv => "tv",
         }
     }
 
@@ -40,23 +126,33 @@ impl Method {
         settings: &Settings,
         observer: &mut dyn Observer,
     ) -> Outcome<Solution> {
-        let a = scan::transform(scan)?;
-        let iterations = settings.iterations.map(|n| n as usize);
-        match self {
-            Self::Cgls => {
-                let cgls = Cgls { max_iterations: iterations.unwrap_or(20), ..Cgls::default() };
-                Ok(cgls.solve(&a, &scan.projections, None, observer)?)
+        let (a, y) = (scan::transform(scan)?, &scan.projections);
+        let max_iterations = settings.iterations();
+        Ok(match self {
+            Self::Fbp => {
+                let start = Instant::now();
+                let fbp = Fbp { window: settings.filter.window(), cutoff: settings.cutoff };
+                let value = fbp.reconstruct(&a, y)?;
+                let (termination, elapsed) = (Termination::Completed, start.elapsed());
+                Solution { value, termination, steps: 1, measure: 0.0, elapsed }
             }
-        }
-    }
-}
-
-impl Settings {
-    /// The settings with the method's defaults filled in.
-    pub fn validated(self, method: Method) -> Outcome<Self> {
-        let iterations = match method {
-            Method::Cgls => Some(self.iterations.unwrap_or(20)),
-        };
-        Ok(Self { iterations })
+            Self::Sirt => Sirt { max_iterations, ..Sirt::default() }.solve(&a, y, None, observer)?,
+            Self::Cgls => Cgls { max_iterations, ..Cgls::default() }.solve(&a, y, None, observer)?,
+            Self::Tv => {
+                let default = match &scan.weights {
+                    Some(_) => TotalVariation::for_counts(scan.mu_water),
+                    None => TotalVariation::for_data(&a, y)?,
+                };
+                let [slice, _, column] = scan.target.spacing();
+                let slices = match settings.coupled && scan.target.shape()[0] > 1 {
+                    true => Slices::Coupled(column / slice),
+                    false => Slices::Independent,
+                };
+                let strength = settings.strength * default.strength;
+                let method = TotalVariation { strength, max_iterations, slices, ..default };
+                let a: Arc<dyn LinearOperator> = Arc::new(a);
+                method.solve(&a, y, scan.weights.as_ref(), None, observer)?
+            }
+        })
     }
 }

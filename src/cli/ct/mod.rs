@@ -1,5 +1,6 @@
 //! `wellposed ct`: computed tomography.
 
+mod demo;
 mod method;
 mod reconstruct;
 mod scan;
@@ -16,6 +17,8 @@ pub enum Command {
     Simulate(simulate::Arguments),
     /// Reconstructs a volume: scan → VOLUME.
     Reconstruct(reconstruct::Arguments),
+    /// The main job on built-in data: a thorax, sparse views, FBP against SIRT against TV.
+    Demo(demo::Arguments),
 }
 
 impl Command {
@@ -23,6 +26,7 @@ impl Command {
         match self {
             Self::Simulate(arguments) => simulate::run(&arguments),
             Self::Reconstruct(arguments) => reconstruct::run(&arguments),
+            Self::Demo(arguments) => demo::run(&arguments),
         }
     }
 }

@@ -5,13 +5,11 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
-use wellposed::error::Error;
 use wellposed::io::CtScan;
-use wellposed::observe::Termination;
 
 use super::method::{Method, Settings};
 use super::scan;
-use crate::cli::deliver::{Options, Reconstruction, deliver};
+use crate::cli::deliver::{Options, Reconstruction, deliver, usable};
 use crate::cli::failure::Outcome;
 use crate::cli::progress::Progress;
 
@@ -42,20 +40,17 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let method = arguments.method;
     let settings = arguments.settings.validated(method)?;
     let scan = CtScan::read(&arguments.scan)?;
-    let reference = arguments.options.prepare(&scan.target)?;
+    let reference = arguments.options.prepare(scan.target.shape())?;
     let config = Config { scan: &arguments.scan, method, settings };
     let mut progress = Progress::new(method.name());
     let start = Instant::now();
     let solution = method.reconstruct(&scan, &settings, &mut progress)?;
     let seconds = start.elapsed().as_secs_f64();
-    if solution.termination == Termination::Diverged {
-        let reason = format!("{} diverged after {} steps; nothing is written", method.name(), solution.steps);
-        return Err(Error::Unsupported(reason).into());
-    }
+    let volume = scan::volume(&scan, usable(&solution, method.name())?)?;
     let reconstruction = Reconstruction {
         command: "ct reconstruct",
         method: method.name().into(),
-        volume: scan::volume(&scan, &solution.value)?,
+        volume,
         termination: solution.termination,
         steps: solution.steps,
         seconds,

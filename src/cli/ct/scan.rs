@@ -1,9 +1,10 @@
-//! From volumes in HU to attenuation and back, and from scan files to ray transforms.
+//! From volumes in HU to scans and back.
 
 use candle_core::{DType, Device, Tensor};
 use wellposed::error::{Error, Result};
-use wellposed::io::{Beam, CtGeometry, CtScan, Grid, Unit, Volume};
-use wellposed::operator::ct::{ImageGrid, ParallelBeam, RayTransform};
+use wellposed::io::{Beam, CtGeometry, CtScan, Grid, Provenance, Unit, Volume};
+use wellposed::linalg::LinearOperator;
+use wellposed::operator::ct::{ImageGrid, ParallelBeam, Photons, RayTransform, hounsfield};
 
 /// The square pixels of a grid's slices.
 ///
@@ -22,22 +23,61 @@ pub fn image_grid(grid: &Grid) -> Result<ImageGrid> {
 ///
 /// # Errors
 /// A volume in another unit, a complex volume.
-pub fn attenuation(volume: &Volume, mu_water: f64) -> Result<Tensor> {
-    let mu = match volume.unit() {
-        Unit::Hounsfield => volume.data().affine(mu_water / 1000.0, mu_water)?,
-        Unit::PerMillimetre => volume.data().clone(),
+fn attenuation(volume: &Volume, mu_water: f64) -> Result<Tensor> {
+    match volume.unit() {
+        Unit::Hounsfield => hounsfield::to_attenuation(volume.data(), mu_water),
+        Unit::PerMillimetre => Ok(volume.data().clamp(0f32, f32::INFINITY)?),
         Unit::Arbitrary => {
             let reason = "expected HU or 1/mm; say which with --unit";
-            return Err(Error::parameter("unit of the volume", "unknown", reason));
+            Err(Error::parameter("unit of the volume", "unknown", reason))
         }
-    };
-    Ok(mu.clamp(0f32, f32::INFINITY)?)
+    }
+}
+
+/// How a scan is simulated.
+pub struct Simulation {
+    /// Views and detector.
+    pub beam: ParallelBeam,
+    /// I₀; without it there is no noise.
+    pub photons: Option<f64>,
+    /// Seed of the noise.
+    pub seed: u64,
+    /// Attenuation of water in 1/mm.
+    pub mu_water: f64,
+}
+
+impl Simulation {
+    /// Scans `object` for a reconstruction on the grid `target`, which may be coarser.
+    pub fn scan(&self, object: &Volume, target: &Grid, source: &str) -> Result<CtScan> {
+        let mu = attenuation(object, self.mu_water)?;
+        let grid = image_grid(object.grid())?;
+        let clean = RayTransform::new(&grid, &self.beam, DType::F32, &Device::Cpu)?.apply(&mu)?;
+        let (projections, weights) = match self.photons {
+            None => (clean, None),
+            Some(open_beam) => {
+                let seen = Photons { open_beam, ..Photons::default() }.measure(&clean, self.seed)?;
+                (seen.line_integrals, Some(seen.counts))
+            }
+        };
+        let ParallelBeam { angles, pitch, offset, .. } = self.beam.clone();
+        let seed = self.photons.map(|_| self.seed);
+        Ok(CtScan {
+            projections,
+            weights,
+            photons: self.photons,
+            geometry: CtGeometry { beam: Beam::Parallel, angles, pitch, offset },
+            target: target.clone(),
+            unit: object.unit(),
+            mu_water: self.mu_water,
+            provenance: Provenance::new(seed).with("source", source).with("command", "ct simulate"),
+        })
+    }
 }
 
 /// A volume on the scan's target grid from attenuation in 1/mm, in the unit that the scan asks for.
 pub fn volume(scan: &CtScan, mu: &Tensor) -> Result<Volume> {
     let data = match scan.unit {
-        Unit::Hounsfield => mu.affine(1000.0 / scan.mu_water, -1000.0)?,
+        Unit::Hounsfield => hounsfield::from_attenuation(mu, scan.mu_water)?,
         _ => mu.clone(),
     };
     Volume::on_grid(data, scan.target.clone(), scan.unit)
@@ -50,10 +90,8 @@ pub fn volume(scan: &CtScan, mu: &Tensor) -> Result<Volume> {
 pub fn transform(scan: &CtScan) -> Result<RayTransform> {
     let CtGeometry { beam, angles, pitch, offset } = &scan.geometry;
     if *beam != Beam::Parallel {
-        return Err(Error::Unsupported(format!(
-            "a scan with a {} beam; expected a parallel beam",
-            beam.kind()
-        )));
+        let found = beam.kind();
+        return Err(Error::Unsupported(format!("a scan with a {found} beam; expected a parallel beam")));
     }
     let bins = scan.projections.dims()[2];
     let geometry = ParallelBeam::new(angles.clone(), bins, *pitch)?.with_offset(*offset);

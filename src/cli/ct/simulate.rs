@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use candle_core::{DType, Device};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use wellposed::io::{Beam, CtGeometry, CtScan, Provenance, Unit, Volume, read_volume};
-use wellposed::linalg::LinearOperator;
-use wellposed::operator::ct::{ParallelBeam, RayTransform};
+use wellposed::io::{CtScan, Unit, Volume, read_volume};
+use wellposed::operator::ct::{ParallelBeam, hounsfield::MU_WATER};
 use wellposed::plot::{Image, Montage, Panel, Row, Scale};
 
-use super::scan;
+use super::scan::{self, Simulation};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
 use crate::cli::report::Report;
@@ -58,7 +56,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
     /// Attenuation of water in 1/mm, which turns HU into attenuation.
-    #[arg(long, default_value_t = 0.0192, value_name = "MU")]
+    #[arg(long, default_value_t = MU_WATER, value_name = "MU")]
     mu_water: f64,
     /// Unit of the volume, where the file doesn't say it.
     #[arg(long, value_enum, value_name = "UNIT")]
@@ -122,7 +120,6 @@ impl Arguments {
 pub fn run(arguments: &Arguments) -> Outcome {
     arguments.validate()?;
     let volume = arguments.volume()?;
-    let mu = scan::attenuation(&volume, arguments.mu_water)?;
     let start = Instant::now();
     let grid = scan::image_grid(volume.grid())?;
     let mut beam = ParallelBeam::covering(&grid, arguments.views as usize, arguments.arc.to_radians())?;
@@ -138,22 +135,9 @@ pub fn run(arguments: &Arguments) -> Outcome {
         mu_water_per_mm: arguments.mu_water,
         unit: volume.unit().symbol(),
     };
-    let projections = RayTransform::new(&grid, &beam, DType::F32, &Device::Cpu)?.apply(&mu)?;
-    let geometry =
-        CtGeometry { beam: Beam::Parallel, angles: beam.angles, pitch: beam.pitch, offset: beam.offset };
-    let provenance = Provenance::new(config.photons.map(|_| arguments.seed))
-        .with("source", arguments.volume.display().to_string())
-        .with("command", "ct simulate");
-    let scan = CtScan {
-        projections,
-        weights: None,
-        photons: config.photons,
-        geometry,
-        target: volume.grid().clone(),
-        unit: volume.unit(),
-        mu_water: arguments.mu_water,
-        provenance,
-    };
+    let simulation =
+        Simulation { beam, photons: config.photons, seed: arguments.seed, mu_water: arguments.mu_water };
+    let scan = simulation.scan(&volume, volume.grid(), &arguments.volume.display().to_string())?;
     let seconds = start.elapsed().as_secs_f64();
     scan.write(&arguments.output)?;
     output::save_config(&arguments.output, "ct simulate", &config)?;
