@@ -11,6 +11,7 @@ mod deliver;
 mod failure;
 mod info;
 mod output;
+mod pde;
 mod progress;
 mod report;
 mod view;
@@ -37,6 +38,9 @@ enum Command {
     /// Computed tomography: simulate and reconstruct scans.
     #[command(subcommand)]
     Ct(ct::Command),
+    /// Differential equations: solve built-in cases and your own.
+    #[command(subcommand)]
+    Pde(pde::Command),
     /// Metrics of a volume against a reference.
     Compare(compare::Arguments),
     /// What this build and machine offer, or what a file holds.
@@ -47,6 +51,7 @@ impl Command {
     fn run(self) -> Outcome {
         match self {
             Self::Ct(command) => command.run(),
+            Self::Pde(command) => pde::run(&command),
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Info(arguments) => info::run(&arguments),
         }

@@ -35,11 +35,12 @@ impl Expression {
         if let Some((at, why)) = unbalanced(text) {
             return Err(fault(at + 1, why));
         }
-        let compiled: FlatEx<f64> = exmex::parse(&loosen_signs(text)).map_err(|error| {
-            let rest = error.msg().strip_prefix("don't know how to parse ");
-            let at = rest.and_then(|rest| text.rfind(rest)).unwrap_or(text.len().saturating_sub(1));
-            fault(text[..at].chars().count() + 1, error.msg())
-        })?;
+        let compiled: FlatEx<f64> =
+            exmex::parse(&expand_exponents(&loosen_signs(text))).map_err(|error| {
+                let rest = error.msg().strip_prefix("don't know how to parse ");
+                let at = rest.and_then(|rest| text.rfind(rest)).unwrap_or(text.len().saturating_sub(1));
+                fault(text[..at].chars().count() + 1, error.msg())
+            })?;
         let mut slots = Vec::new();
         for name in compiled.var_names() {
             match names.iter().position(|known| known == name) {
@@ -111,6 +112,39 @@ fn loosen_signs(text: &str) -> String {
     out
 }
 
+/// The expression crate knows no exponents of ten: 1e-3 is written as (1*10^(0-3)).
+fn expand_exponents(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let digit = |at: usize| chars.get(at).is_some_and(char::is_ascii_digit);
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < chars.len() {
+        let word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
+        let start = at;
+        while !word && at < chars.len() && (digit(at) || (chars[at] == '.' && at > start)) {
+            at += 1;
+        }
+        let mantissa: String = chars[start..at].iter().collect();
+        let signed = usize::from(matches!(chars.get(at + 1), Some('+' | '-')));
+        if at > start && matches!(chars.get(at), Some('e' | 'E')) && digit(at + 1 + signed) {
+            let sign = if chars[at + 1] == '-' { "0-" } else { "" };
+            at += 1 + signed;
+            let first = at;
+            while digit(at) {
+                at += 1;
+            }
+            let power: String = chars[first..at].iter().collect();
+            out.push_str(&format!("({mantissa}*10^({sign}{power}))"));
+        } else if at > start {
+            out.push_str(&mantissa);
+        } else {
+            out.push(chars[at]);
+            at += 1;
+        }
+    }
+    out
+}
+
 /// Where `name` first stands as a whole word.
 fn word(text: &str, name: &str) -> usize {
     let letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
@@ -134,6 +168,7 @@ mod tests {
             ("-sin(x)^2", -(3.0_f64.sin().powi(2))),
             ("exp(-x)", (-3.0_f64).exp()),
             ("1e-3*x", 3e-3),
+            ("2.5E2*x + 1e1", 760.0),
             ("2/3/x", 2.0 / 9.0),
             ("2-3-x", -4.0),
             ("-x + 1", -2.0),
