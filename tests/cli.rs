@@ -250,6 +250,28 @@ fn ct_from_volume_to_metrics() {
 }
 
 #[test]
+fn mri_from_volume_to_metrics() {
+    let folder = Folder::new();
+    // A picture with smooth parts and edges, not negative.
+    let spacing = [10.0, 4.3, 4.3];
+    let thorax = Thorax { shape: [1, 96, 96], spacing, ..Thorax::default() }.volume().unwrap();
+    let data = (thorax.clamp(-1000f32, 300f32).unwrap() + 1000.0).unwrap();
+    Volume::centred(data, spacing, Unit::Arbitrary).unwrap().write(folder.path("a.nii.gz")).unwrap();
+    let simulate = "mri simulate a.nii.gz -o s.h5 --coils 6 --acceleration 3 --center 0.2 --plot s.png";
+    for mask in ["random", "equispaced", "gaussian", "poisson"] {
+        let report = folder.run(&format!("{simulate} --mask {mask} --json")).json();
+        assert_eq!(report["seed"], 0);
+    }
+    let psnr = qualities(&folder, "mri", &["zero-filled", "sense", "wavelet", "tv"], "a.nii.gz");
+    assert!(psnr[1..].iter().all(|p| *p > psnr[0] + 1.0), "{psnr:?}");
+    // Measured k-space can be undersampled too, and is read by `info`.
+    folder.run("mri simulate a.nii.gz -o full.h5 --acceleration 1 --noise 0 --coils 4").good();
+    folder.run("mri simulate full.h5 --kspace -o less.h5 --acceleration 2 --mask equispaced").good();
+    let sampled = folder.run("info less.h5 --json").json()["sampled_percent"].as_f64().unwrap();
+    assert!((sampled - 50.0).abs() < 5.0, "{sampled}");
+}
+
+#[test]
 fn results_do_not_depend_on_threads() {
     let folder = Folder::new();
     folder.chest("a.nii.gz", 2, 48);
@@ -271,6 +293,7 @@ fn unusable_arguments_of_reconstruct() {
     folder.chest("a.nii.gz", 1, 32);
     folder.chest("b.nii.gz", 2, 32);
     folder.run("ct simulate a.nii.gz -o s.h5 --views 4").good();
+    folder.run("mri simulate b.nii.gz -o m.h5").fails(1, &["b.nii.gz", "magnitude"]);
     let before = folder.names();
     let reconstruct = |rest: &str| folder.run(&format!("ct reconstruct {rest}"));
     reconstruct("s.h5 -o r.nii.gz").fails(2, &["--method"]);
@@ -282,6 +305,7 @@ fn unusable_arguments_of_reconstruct() {
     reconstruct("s.h5 -o no/r.nii.gz -m fbp").fails(1, &["no/r.nii.gz"]);
     reconstruct("a.nii.gz -o r.nii.gz -m fbp").fails(1, &["a.nii.gz"]);
     reconstruct("s.h5 -o r.nii.gz -m fbp --reference b.nii.gz").fails(1, &["b.nii.gz", "[2, 32, 32]"]);
+    folder.run("mri reconstruct s.h5 -o r.nii.gz -m sense").fails(1, &["s.h5", "CT"]);
     assert_eq!(folder.names(), before, "no output is left");
 }
 

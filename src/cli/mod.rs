@@ -10,6 +10,7 @@ mod ct;
 mod deliver;
 mod failure;
 mod info;
+mod mri;
 mod output;
 mod pde;
 mod progress;
@@ -41,6 +42,9 @@ enum Command {
     /// Differential equations: solve built-in cases and your own.
     #[command(subcommand)]
     Pde(pde::Command),
+    /// Magnetic-resonance imaging: simulate and reconstruct scans.
+    #[command(subcommand)]
+    Mri(mri::Command),
     /// Metrics of a volume against a reference.
     Compare(compare::Arguments),
     /// What this build and machine offer, or what a file holds.
@@ -52,6 +56,7 @@ impl Command {
         match self {
             Self::Ct(command) => command.run(),
             Self::Pde(command) => pde::run(&command),
+            Self::Mri(command) => command.run(),
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Info(arguments) => info::run(&arguments),
         }

@@ -1,0 +1,213 @@
+//! `wellposed mri simulate`: a volume → undersampled multi-coil k-space; or measured k-space → less of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::{DType, Device, Tensor};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use wellposed::error::Error;
+use wellposed::io::{MriScan, Provenance, read_volume};
+use wellposed::operator::mri::{Pattern, Sampling, Sense, birdcage, measure};
+use wellposed::plot::{Image, Montage, Panel, Row, Scale};
+use wellposed::tensor::random::Noise;
+
+use super::scan;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::output;
+use crate::cli::report::Report;
+
+/// Arguments of `wellposed mri simulate`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Volume to scan; with --kspace, measured k-space to undersample.
+    volume: PathBuf,
+    /// Scan file to write, HDF5.
+    #[arg(short, long, value_name = "H5")]
+    output: PathBuf,
+    /// Take VOLUME as fully sampled measured k-space, and leave samples out.
+    #[arg(
+        long,
+        long_help = "Take VOLUME as fully sampled measured k-space [(slice,) (coil,) ky, kx], in a scan file, .cfl, .mat, \
+                     .npy or HDF5, and leave samples out. --coils and --noise have no meaning then."
+    )]
+    kspace: bool,
+    /// With --kspace: which array of the file.
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Receive coils.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
+    coils: u32,
+    /// Where k-space is sampled.
+    #[arg(long, value_enum, default_value_t = Mask::Random, value_name = "MASK")]
+    mask: Mask,
+    /// All points over sampled points.
+    #[arg(long, default_value_t = 4.0, value_name = "R")]
+    acceleration: f64,
+    /// Fully sampled centre, as a fraction of the width of k-space.
+    #[arg(
+        long,
+        default_value_t = 0.08,
+        value_name = "FRACTION",
+        long_help = "Fully sampled centre, as a fraction of the width of k-space: of the lines for random and equispaced, \
+                     of either side of a square for poisson and gaussian. Coil maps are estimated from it."
+    )]
+    center: f64,
+    /// Noise, relative to the image's 99th percentile.
+    #[arg(
+        long,
+        default_value_t = 0.01,
+        value_name = "S",
+        long_help = "Standard deviation of the noise of the real and of the imaginary part of each k-space sample (the \
+                     Fourier transform is orthonormal), relative to the 99th percentile of the image."
+    )]
+    noise: f64,
+    /// Seed of mask, coils and noise.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Picture of the sampling mask, PNG.
+    #[arg(long, value_name = "PNG")]
+    plot: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Kinds of sampling masks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Mask {
+    /// Random lines.
+    Random,
+    /// Evenly spaced lines.
+    Equispaced,
+    /// Points that keep a distance from each other, denser in the centre.
+    Poisson,
+    /// Random points, Gaussian about the centre.
+    Gaussian,
+}
+
+/// What runs, and is saved beside the scan.
+#[derive(Debug, Serialize)]
+struct Config<'a> {
+    volume: &'a Path,
+    kspace: bool,
+    coils: usize,
+    mask: Mask,
+    acceleration: f64,
+    center: f64,
+    noise: f64,
+    seed: u64,
+}
+
+impl Arguments {
+    /// Checks what clap can't.
+    fn validate(&self) -> Outcome {
+        if !(self.acceleration >= 1.0 && self.acceleration.is_finite()) {
+            return Err(Failure::usage("--acceleration", self.acceleration, "expected a factor, at least 1"));
+        }
+        if !(0.0..1.0).contains(&self.center) {
+            return Err(Failure::usage("--center", self.center, "expected a fraction, from 0 to below 1"));
+        }
+        if !(self.noise >= 0.0 && self.noise.is_finite()) {
+            return Err(Failure::usage("--noise", self.noise, "expected a standard deviation, at least 0"));
+        }
+        output::check(&self.output, false, self.plot.as_deref())
+    }
+
+    /// The mask [ky, kx].
+    fn draw(&self, shape: [usize; 2]) -> Outcome<Tensor> {
+        let calibration = (self.center * shape[0].min(shape[1]) as f64).round() as usize;
+        let pattern = match self.mask {
+            Mask::Random => Pattern::RandomLines { centre: self.center },
+            Mask::Equispaced => Pattern::EquispacedLines { centre: self.center, offset: None },
+            Mask::Poisson => Pattern::PoissonDisc { calibration, growth: 2.0, corners: false },
+            Mask::Gaussian => Pattern::GaussianPoints { calibration, width: 0.2 },
+        };
+        let sampling = Sampling { pattern, acceleration: self.acceleration, seed: self.seed };
+        sampling.draw(shape).map_err(|error| match error {
+            Error::Parameter { .. } => Failure::Usage(format!("--mask, --acceleration, --center: {error}")),
+            error => Failure::Run(error),
+        })
+    }
+
+    /// K-space of a volume.
+    fn scan_volume(&self) -> Outcome<MriScan> {
+        let volume = read_volume(&self.volume)?.magnitude()?;
+        let [_, height, width] = volume.grid().shape();
+        let mask = self.draw([height, width])?;
+        let maps = birdcage(self.coils as usize, [height, width], self.seed, DType::F32, &Device::Cpu)?;
+        let mut values: Vec<f32> = volume.data().flatten_all()?.to_vec1()?;
+        let place = (values.len() - 1) * 99 / 100;
+        let size = f64::from(*values.select_nth_unstable_by(place, f32::total_cmp).1);
+        if size <= 0.0 {
+            let reason = "the image's 99th percentile is not positive: is it a magnitude?";
+            return Err(Error::format(&self.volume, reason).into());
+        }
+        let real = (volume.data() / size)?;
+        let image = Tensor::stack(&[&real, &real.zeros_like()?], 3)?;
+        let encoding = Sense::new(&maps, &mask)?;
+        let noise = Noise::new(self.seed, 0x6d72_6e6f);
+        let kspace = measure(&encoding, &image, self.noise, noise)?;
+        let provenance = Provenance::new(Some(self.seed)).with("source", self.volume.display().to_string());
+        Ok(MriScan {
+            kspace,
+            mask,
+            coil_maps: None,
+            noise: Some(self.noise),
+            scale: size,
+            crop: None,
+            target: volume.grid().clone(),
+            provenance: provenance.with("command", "mri simulate"),
+        })
+    }
+
+    /// Measured k-space with fewer samples.
+    fn scan_kspace(&self) -> Outcome<MriScan> {
+        let scan = scan::read(&self.volume, self.dataset.as_deref())?;
+        let [_, height, width] = scan.target.shape();
+        let drawn = self.draw([height, width])?;
+        let mask = drawn.broadcast_mul(&scan.mask)?;
+        let spread = if mask.rank() == 2 {
+            mask.reshape((1, 1, height, width, 1))?
+        } else {
+            mask.unsqueeze(1)?.unsqueeze(4)?
+        };
+        let kspace = scan.kspace.broadcast_mul(&spread)?;
+        let provenance = scan.provenance.clone().with("command", "mri simulate --kspace");
+        Ok(MriScan { kspace, mask, provenance: Provenance { seed: Some(self.seed), ..provenance }, ..scan })
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Outcome {
+    arguments.validate()?;
+    let start = Instant::now();
+    let scan = if arguments.kspace { arguments.scan_kspace()? } else { arguments.scan_volume()? };
+    let seconds = start.elapsed().as_secs_f64();
+    let config = Config {
+        volume: &arguments.volume,
+        kspace: arguments.kspace,
+        coils: scan.kspace.dims()[1],
+        mask: arguments.mask,
+        acceleration: arguments.acceleration,
+        center: arguments.center,
+        noise: arguments.noise,
+        seed: arguments.seed,
+    };
+    scan.write(&arguments.output)?;
+    output::save_config(&arguments.output, "mri simulate", &config)?;
+    if let Some(plot) = &arguments.plot {
+        let mask = if scan.mask.rank() == 2 { scan.mask.clone() } else { scan.mask.get(0)? };
+        let sampled = mask.mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        let note = format!("{:.1} % of {} × {}", 100.0 * sampled, mask.dims()[0], mask.dims()[1]);
+        let panels = vec![Some(Panel::new("sampling mask", note, Image::new(&mask, [1.0, 1.0])?))];
+        let rows = vec![Row { scale: Scale::gray(0.0, 1.0, ""), panels }];
+        Montage { rows, panel_width: 420 }.save(plot)?;
+    }
+    let report = Report {
+        seed: Some(arguments.seed),
+        output: Some(arguments.output.clone()),
+        ..Report::new("mri simulate", seconds)
+    };
+    report.print(arguments.json)
+}
