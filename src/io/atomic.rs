@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 /// then renamed to `path`. Where anything fails, `path` is left as it was.
 ///
 /// ```
+/// use std::io::Write;
 /// let folder = tempfile::tempdir().unwrap();
 /// let path = folder.path().join("numbers.txt");
 /// wellposed::io::atomic::write(&path, |out| out.write_all(b"1 2 3")).unwrap();

@@ -10,7 +10,7 @@ use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch, vector};
 
 /// ADMM (Boyd et al. 2011, section 3, over-relaxed) for min_x ½‖A x − y‖² + Σᵢ gᵢ(Kᵢ x) with convex gᵢ. The
 /// x-update solves (AᴴA + ρ Σ KᵢᴴKᵢ) x = Aᴴy + ρ Σ Kᵢᴴ(zᵢ − uᵢ) by a few conjugate-gradient steps from the
-/// last x. Memory: seven arrays of the size of x, and three of the size of each Kᵢ x.
+/// last x. Memory: seven arrays of the size of x, and four of the size of each Kᵢ x.
 #[derive(Clone, Copy, Debug)]
 pub struct Admm {
     /// Iterations at most.

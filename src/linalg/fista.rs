@@ -10,7 +10,8 @@ use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
 /// FISTA (Beck and Teboulle 2009) for min_x f(x) + g(x) with smooth f and proximal g, with adaptive restart
 /// (O'Donoghue and Candès 2015, gradient scheme). Batch items share the step size but have their own
-/// momentum and restarts. Memory: four arrays of the size of x, and what f and g need.
+/// momentum and restarts. Memory: four arrays of the size of x (five when backtracking), and
+/// what f and g need.
 #[derive(Clone, Copy, Debug)]
 pub struct Fista {
     /// Iterations at most.

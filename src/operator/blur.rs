@@ -36,7 +36,7 @@ impl Boundary {
     }
 }
 
-/// The convolution (k ∗ x)[i] = Σⱼ k[j] x[i − j] of the last two axes with a real kernel, whose centre is at
+/// The convolution `(k ∗ x)[i] = Σⱼ k[j] x[i − j]` of the last two axes with a real kernel, whose centre is at
 /// ⌊side/2⌋; other axes are left alone. A kernel of rank 1 works along rows and columns, any other one in
 /// Fourier space.
 #[derive(Clone, Debug)]

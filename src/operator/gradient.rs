@@ -10,7 +10,7 @@ use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 /// Elements a task, at least one row.
 const TASK: usize = 1 << 14;
 
-/// (∇x)ₐ = wₐ (x[i + eₐ] − x[i]) along each chosen axis a, and 0 at the axis's end (the array goes on by
+/// `(∇x)ₐ = wₐ (x[i + eₐ] − x[i])` along each chosen axis a, and 0 at the axis's end (the array goes on by
 /// its last value: Neumann). Range: [axes, …domain].
 #[derive(Clone, Debug)]
 pub struct Gradient {
