@@ -66,16 +66,20 @@ impl Default for TotalVariation {
 }
 
 /// Edge of μ, as a part of water's, whose cost in total variation is worth one nat of likelihood.
-const EDGE: f64 = 0.02;
+///
+/// Chosen on four slices of a chest CT (256², 10⁵ photons) and on the Shepp–Logan phantom (256²): the chest is best
+/// at .1 to .05 with 8 views, at .1 with 16 to 180 views; the phantom, which has no texture, at .05 to .02.
+const EDGE: f64 = 0.05;
 /// λ for data without known noise, over the largest value of Aᴴ y.
 const PART: f64 = 1e-4;
-/// Primal against dual step size, in units of the data term's curvature.
+/// Primal against dual step size, in units of the data term's curvature. Of .2, 1, 5 and 25 the last converges
+/// fastest on both pictures, from 8 to 180 views: to .1 dB of the limit in 100 iterations instead of 1000.
 const BALANCE: f64 = 25.0;
 
 impl TotalVariation {
-    /// For weights that are photon counts, x in 1/mm: λ = 50/μ_water. By Poisson statistics the first term of the
+    /// For weights that are photon counts, x in 1/mm: λ = 20/μ_water. By Poisson statistics the first term of the
     /// objective then is a log-likelihood, so that λ has no reason to change with the number of views or photons:
-    /// an edge of 2 % of water costs one nat for each pixel of its length.
+    /// an edge of 5 % of water costs one nat for each pixel of its length.
     ///
     /// ```
     /// use std::{f64::consts::PI, sync::Arc};
