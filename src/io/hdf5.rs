@@ -123,7 +123,12 @@ impl Reader {
                 return Ok(length);
             }
             let ratio = if d.filters().is_empty() { 1 } else { MAX_DEFLATE };
-            let stored = d.chunks()?.iter().fold(0u64, |sum, c| sum.saturating_add(c.storage_size));
+            let chunks = d.chunks()?;
+            // The library reads a chunk of whatever size the index claims.
+            if chunks.iter().any(|c| c.address.checked_add(c.storage_size).is_none_or(|end| end > length)) {
+                return Ok(0);
+            }
+            let stored = chunks.iter().fold(0u64, |sum, c| sum.saturating_add(c.storage_size));
             Ok(stored.min(length).saturating_mul(ratio).saturating_add(MAX_UNWRITTEN))
         })
     }

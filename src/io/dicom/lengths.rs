@@ -89,10 +89,14 @@ impl Walk<'_> {
             return Some((start, self.long(self.at + 4)?, group != 0xfffe && holds_items));
         }
         let kind = self.bytes.get(self.at + 4..self.at + 6)?;
-        match kind {
-            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT"
-            | b"UV" => Some((self.at + 12, self.long(self.at + 8)?, kind == b"SQ")),
-            _ => Some((self.at + 8, u32::from(self.short(self.at + 6)?), false)),
+        const SHORT: [&[u8; 2]; 21] = [
+            b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH",
+            b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
+        ];
+        if SHORT.iter().any(|short| *short == kind) {
+            return Some((self.at + 8, u32::from(self.short(self.at + 6)?), false));
         }
+        // All others, unknown ones too, have four bytes of length after two that are reserved.
+        Some((self.at + 12, self.long(self.at + 8)?, kind == b"SQ"))
     }
 }

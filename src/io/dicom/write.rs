@@ -233,7 +233,8 @@ impl Series<'_> {
 
 /// A number as a DICOM decimal string: as many digits as fit its 16 characters.
 fn decimal(value: f64) -> String {
-    let plain = value.to_string();
+    // Adding zero turns −0 into 0.
+    let plain = (value + 0.0).to_string();
     if plain.len() <= 16 {
         return plain;
     }

@@ -58,11 +58,14 @@ pub(crate) fn assemble(
             encoding.width
         )));
     }
-    // A counter that is corrupt must not ask for gigabytes.
-    if slices.saturating_mul(lines) > 64 * readouts.len() + 1024 || samples > 64 * first.samples.len() + 1024
-    {
+    // A counter that is corrupt must not ask for gigabytes: no method samples less than a 64th.
+    let measured: usize = readouts.iter().map(|r| r.samples.len()).sum();
+    let wanted = [slices, coils, lines, samples, 2].iter().try_fold(1usize, |n, &s| n.checked_mul(s));
+    if wanted.is_none_or(|n| n > 64 * measured + 4096) {
         let n = readouts.len();
-        return Err(bad(format!("{slices} slices of {lines} × {samples} samples, but only {n} readouts")));
+        return Err(bad(format!(
+            "{slices} slices of {lines} × {samples} samples and {coils} coils, but only {n} readouts"
+        )));
     }
     let mut kspace = vec![0f32; slices * coils * lines * samples * 2];
     let mut counts = vec![0u32; slices * lines * samples];
