@@ -6,6 +6,7 @@
 pub mod benchmark;
 mod collocation;
 mod gp_hm;
+mod inference;
 pub mod kernel;
 mod problem;
 mod solution;
@@ -13,6 +14,7 @@ pub mod text;
 
 pub use collocation::Collocation;
 pub use gp_hm::{GpHm, Minimiser};
+pub use inference::{Inference, Inferred};
 pub use problem::{
     Boundary, Condition, Data, Derivative, DifferentialOperator, Face, Factor, Function, NonlinearFunction,
     NonlinearPartials, Nonlinearity, Observation, Problem, Samples, Side, Term, tensor_grid,
