@@ -9,12 +9,15 @@ pub mod gaussian;
 pub mod mixture;
 pub mod parametrization;
 pub mod schedule;
+mod shipped;
 pub mod unet;
 
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::tensor::{Field, Space};
+
+pub use shipped::names as shipped_names;
 
 /// A denoiser D(x, σ) = E[x₀ | x₀ + σ n = x] of images.
 ///

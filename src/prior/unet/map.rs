@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
+/// Buffers that a pool keeps: about as many as live at once in a forward pass; the oldest goes first.
+const KEPT: usize = 32;
+
 /// Storage for feature maps: a dropped [`Map`] gives its memory back, so that a network in steady state
 /// allocates nothing.
 #[derive(Clone, Debug, Default)]
@@ -13,8 +16,8 @@ impl Pool {
         let wanted = shape.elements();
         let mut free = self.0.lock().unwrap_or_else(|e| e.into_inner());
         let fits = |v: &Vec<f32>| v.len() >= wanted && v.len() <= 2 * wanted;
-        let data = match free.iter().position(fits) {
-            Some(index) => free.swap_remove(index),
+        let data = match free.iter().rposition(fits) {
+            Some(index) => free.remove(index),
             None => vec![0.0; wanted],
         };
         Map { shape, data, pool: self.clone() }
@@ -55,6 +58,16 @@ pub(super) struct Map {
     pub(super) shape: Shape,
     data: Vec<f32>,
     pool: Pool,
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        let mut free = self.pool.0.lock().unwrap_or_else(|e| e.into_inner());
+        if free.len() == KEPT {
+            free.remove(0);
+        }
+        free.push(std::mem::take(&mut self.data));
+    }
 }
 
 impl Map {

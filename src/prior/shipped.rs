@@ -1,0 +1,107 @@
+//! Priors that come along, found by name.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::prior::checkpoint::Prior;
+
+/// Name and contents of the priors in the program itself; data/priors has their model cards.
+const SHIPPED: &[(&str, &[u8])] = &[("ct", include_bytes!("../../data/priors/ct.safetensors"))];
+
+impl Prior {
+    /// A prior by name or by path: a file where one is at `name`; else NAME.safetensors in a folder `priors`
+    /// beside the program, or in `../share/wellposed/priors`; else the one that comes along.
+    ///
+    /// ```
+    /// let prior = wellposed::prior::checkpoint::Prior::find("ct")?;
+    /// assert_eq!(prior.card.window, Some((-1000.0, 1000.0)));
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] with the known names where there is no such prior; else as [`Prior::open`].
+    pub fn find(name: &str) -> Result<Self> {
+        if Path::new(name).is_file() {
+            return Self::open(name);
+        }
+        if let Some(path) = beside_the_program(name).into_iter().find(|path| path.is_file()) {
+            return Self::open(path);
+        }
+        if let Some((name, bytes)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+            return Self::from_bytes(bytes, format!("the prior `{name}`"));
+        }
+        Err(Error::parameter(
+            "prior",
+            name,
+            format!("no such file, and the names known are: {}", names().join(", ")),
+        ))
+    }
+}
+
+/// Names of the priors that come along.
+///
+/// ```
+/// assert!(wellposed::prior::shipped_names().contains(&"ct"));
+/// ```
+pub fn names() -> Vec<&'static str> {
+    SHIPPED.iter().map(|(name, _)| *name).collect()
+}
+
+fn beside_the_program(name: &str) -> Vec<PathBuf> {
+    // A name, not a path: nothing outside these folders.
+    let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_');
+    let program = std::env::current_exe().ok();
+    let Some(folder) = program.as_deref().and_then(Path::parent).filter(|_| plain) else { return Vec::new() };
+    let file = format!("{name}.safetensors");
+    vec![folder.join("priors").join(&file), folder.join("../share/wellposed/priors").join(&file)]
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+
+    use super::*;
+    use crate::prior::Denoiser;
+    use crate::tensor::Space;
+    use crate::tensor::random::{Noise, standard_normal};
+    use crate::testing::relative_difference;
+
+    /// Soft tissue with two lungs in air, in network units.
+    fn chest(size: usize) -> Tensor {
+        let inside = |x: f64, y: f64, cx: f64, w: f64, h: f64| ((x - cx) / w).powi(2) + (y / h).powi(2) < 1.0;
+        let pixel = |i: usize| {
+            let (x, y) = ((i % size) as f64 / size as f64 - 0.5, (i / size) as f64 / size as f64 - 0.5);
+            let lung = inside(x, y, -0.16, 0.11, 0.18) || inside(x, y, 0.16, 0.11, 0.18);
+            if lung {
+                -0.85
+            } else if inside(x, y, 0.0, 0.4, 0.28) {
+                0.04
+            } else {
+                -1.0f32
+            }
+        };
+        Tensor::from_iter((0..size * size).map(pixel), &Device::Cpu).unwrap().reshape((size, size)).unwrap()
+    }
+
+    #[test]
+    fn the_ct_prior_removes_most_of_the_noise() {
+        let prior = Prior::find("ct").unwrap().denoiser;
+        let x = chest(96);
+        let space = Space::real(&[96, 96], DType::F32, &Device::Cpu);
+        prior.check(&space).unwrap();
+        for (sigma, allowed) in [(0.05, 0.8), (0.3, 0.45), (1.0, 0.25)] {
+            let noise = (standard_normal(Noise::new(3, 0), &space, &[]).unwrap() * sigma).unwrap();
+            let noisy = (&x + noise).unwrap();
+            let before = relative_difference(&noisy, &x).unwrap();
+            let after = relative_difference(&prior.denoise(&noisy, sigma).unwrap(), &x).unwrap();
+            assert!(after < allowed * before, "σ {sigma}: {before} → {after}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_list_the_known_ones() {
+        let message = Prior::find("nose").unwrap_err().to_string();
+        assert!(message.contains("nose") && message.contains("ct"), "{message}");
+        assert!(beside_the_program("../etc/x").is_empty());
+    }
+}
