@@ -4,6 +4,7 @@
 //! images [slices…, y, x], all complex; transforms are centred and orthonormal. Volumetric encoding has one
 //! more axis in front of y.
 
+mod encode;
 mod mask;
 mod sense;
 mod simulate;
