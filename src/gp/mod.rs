@@ -11,6 +11,7 @@ pub mod kernel;
 mod problem;
 mod solution;
 pub mod text;
+mod weights;
 
 pub use collocation::Collocation;
 pub use gp_hm::{GpHm, Minimiser};
@@ -20,3 +21,4 @@ pub use problem::{
     NonlinearPartials, Nonlinearity, Observation, Problem, Samples, Side, Term, tensor_grid,
 };
 pub use solution::{PdeSolution, Posterior, Residual, SpectralLine, sample_gaussian};
+pub use weights::WeightSpace;

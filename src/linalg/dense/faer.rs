@@ -3,16 +3,15 @@
 use faer::dyn_stack::{MemBuffer, MemStack, StackReq};
 use faer::linalg::cholesky::llt::factor as llt;
 use faer::linalg::evd::ComputeEigenvectors;
-use faer::linalg::householder;
 use faer::linalg::lu::partial_pivoting::factor as lu_factor;
-use faer::linalg::qr::no_pivoting::factor as qr_factor;
 use faer::linalg::svd::ComputeSvdVectors;
 use faer::linalg::triangular_solve as substitution;
 use faer::linalg::{evd, svd as faer_svd};
-use faer::{Accum, Conj, MatMut, MatRef, Par};
+use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, ShapeBuilder, s};
 use num_complex::Complex;
 
+pub(super) use super::householder::Reflections;
 use super::{Scalar, Triangle};
 
 /// What faer needs of an element.
@@ -46,6 +45,11 @@ pub(super) fn matmul<T: Scalar>(a: ArrayView2<T>, b: ArrayView2<T>, out: ArrayVi
     faer::linalg::matmul::matmul(view_mut(out), Accum::Replace, view(a), view(b), T::one(), Par::Seq);
 }
 
+/// out ← out − A B.
+pub(super) fn subtract_product<T: Scalar>(a: ArrayView2<T>, b: ArrayView2<T>, out: ArrayViewMut2<T>) {
+    faer::linalg::matmul::matmul(view_mut(out), Accum::Add, view(a), view(b), -T::one(), Par::Seq);
+}
+
 pub(super) fn solve_triangular<T: Scalar>(a: ArrayView2<T>, part: Triangle, b: &mut Array2<T>) {
     let (a, b) = (view(a), view_mut(b.view_mut()));
     match part {
@@ -77,72 +81,6 @@ pub(super) fn lu<T: Scalar>(mut a: Array2<T>) -> Option<(Array2<T>, Vec<usize>)>
         lu_factor::lu_in_place(a, &mut order, &mut inverse, Par::Seq, stack, Default::default());
     });
     Some((a, order))
-}
-
-/// Householder reflections: the vectors below the diagonal, the block factors beside them.
-#[derive(Clone, Debug)]
-pub struct Reflections<T> {
-    vectors: Array2<T>,
-    factors: Array2<T>,
-}
-
-impl<T: Scalar> Reflections<T> {
-    /// The reflections that bring `a` to triangular form, and that form.
-    pub(super) fn new(mut a: Array2<T>) -> Option<(Self, Array2<T>)> {
-        let (m, n) = a.dim();
-        let block = qr_factor::recommended_block_size::<T>(m, n).max(1);
-        let mut factors = zeros(block, m.min(n));
-        let need = qr_factor::qr_in_place_scratch::<T>(m, n, block, Par::Seq, Default::default());
-        scratch(need, |stack| {
-            let (a, factors) = (view_mut(a.view_mut()), view_mut(factors.view_mut()));
-            qr_factor::qr_in_place(a, factors, Par::Seq, stack, Default::default());
-        });
-        let mut r = zeros(n, n);
-        for j in 0..n {
-            r.slice_mut(s![..=j, j]).assign(&a.slice(s![..=j, j]));
-        }
-        Some((Self { vectors: a, factors }, r))
-    }
-
-    pub(super) fn q(&self) -> Array2<T> {
-        let (m, n) = self.vectors.dim();
-        let mut q = zeros(m, n);
-        q.diag_mut().fill(T::one());
-        let block = self.factors.nrows();
-        let need =
-            householder::apply_block_householder_sequence_on_the_left_in_place_scratch::<T>(m, block, n);
-        scratch(need, |stack| {
-            householder::apply_block_householder_sequence_on_the_left_in_place_with_conj(
-                view(self.vectors.view()),
-                view(self.factors.view()),
-                Conj::No,
-                view_mut(q.view_mut()),
-                Par::Seq,
-                stack,
-            );
-        });
-        q
-    }
-
-    pub(super) fn q_adjoint(&self, mut b: Array2<T>) -> Array2<T> {
-        let (m, block) = (self.vectors.nrows(), self.factors.nrows());
-        let need = householder::apply_block_householder_sequence_transpose_on_the_left_in_place_scratch::<T>(
-            m,
-            block,
-            b.ncols(),
-        );
-        scratch(need, |stack| {
-            householder::apply_block_householder_sequence_transpose_on_the_left_in_place_with_conj(
-                view(self.vectors.view()),
-                view(self.factors.view()),
-                Conj::Yes,
-                view_mut(b.view_mut()),
-                Par::Seq,
-                stack,
-            );
-        });
-        b
-    }
 }
 
 pub(super) fn hermitian_eigen<T: Scalar>(a: Array2<T>) -> Option<(Array1<T::Modulus>, Array2<T>)> {

@@ -15,6 +15,8 @@ mod backend;
 mod backend;
 mod cholesky;
 mod eigen;
+#[cfg(not(feature = "openblas"))]
+mod householder;
 mod lu;
 mod qr;
 mod svd;
@@ -22,6 +24,7 @@ mod svd;
 mod tests;
 
 use std::fmt::Debug;
+use std::ops::Neg;
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, LinalgScalar, ShapeBuilder};
 use num_complex::Complex;
@@ -37,7 +40,9 @@ use crate::error::{Error, Result};
 use crate::tensor::Real;
 
 /// An element of a dense matrix: `f32`, `f64`, `Complex<f32>` or `Complex<f64>`.
-pub trait Scalar: LinalgScalar + NumAssign + Debug + Send + Sync + backend::Element {
+pub trait Scalar:
+    LinalgScalar + NumAssign + Neg<Output = Self> + Debug + Send + Sync + backend::Element
+{
     /// The type of moduli, singular values and eigenvalues of Hermitian matrices.
     type Modulus: Real + Scalar<Modulus = Self::Modulus>;
     /// The complex conjugate.

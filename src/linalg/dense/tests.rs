@@ -115,6 +115,22 @@ fn least_squares_by_qr_survives_what_the_normal_equations_do_not() {
 }
 
 #[test]
+fn nearly_dependent_columns_are_kept() {
+    // 1e-14 is far below m ε ‖A‖, yet known to many digits.
+    let mut a = Array2::<f64>::zeros((900, 2));
+    a[[0, 0]] = 1.0;
+    a[[0, 1]] = 1.0;
+    a[[899, 1]] = 1e-14;
+    let qr = Qr::new("A", a.view()).unwrap();
+    assert!((qr.r()[[1, 1]].abs() - 1e-14).abs() < 1e-24);
+    assert!((qr.q().dot(&qr.r()) - &a).iter().all(|d| d.abs() < 1e-16));
+    let twice = Array2::from_shape_fn((40, 20), |(i, _)| (i as f64).cos());
+    let qr = Qr::new("A", twice.view()).unwrap();
+    assert!((qr.q().dot(&qr.r()) - &twice).iter().all(|d| d.abs() < 1e-14));
+    assert!(qr.q_adjoint(twice.view()).unwrap().iter().all(|v| v.is_finite()));
+}
+
+#[test]
 fn second_difference_has_its_known_spectrum() {
     let n = 60;
     let a = Array2::from_shape_fn((n, n), |(i, j)| match i.abs_diff(j) {

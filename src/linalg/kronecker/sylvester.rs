@@ -83,6 +83,14 @@ impl SylvesterSolver {
         Self::assemble(self.factors.clone(), self.bases.clone(), shift)
     }
 
+    /// The solver of the transposed equation Σ_d A_dᵀ x + shift · x = b.
+    ///
+    /// # Errors
+    /// As [`SylvesterSolver::new`].
+    pub fn transposed(&self) -> Result<Self> {
+        Self::new(self.factors.iter().map(|a| a.t().to_owned()).collect(), self.shift)
+    }
+
     fn assemble(factors: Arc<Vec<Array2<f64>>>, bases: Arc<Vec<Basis>>, shift: f64) -> Result<Self> {
         let worst = (0..bases.len()).max_by(|i, j| bases[*i].condition.total_cmp(&bases[*j].condition));
         let method = match worst {
