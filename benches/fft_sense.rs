@@ -76,11 +76,7 @@ fn encoding(c: &mut Criterion) {
 
 /// Reconstructs what the peer script has simulated.
 fn peer(folder: &Path) {
-    let read = |name: &str| {
-        let array: ndarray::ArrayD<f32> = ndarray_npy::read_npy(folder.join(name)).expect(name);
-        let shape = array.shape().to_vec();
-        Tensor::from_vec(array.into_iter().collect::<Vec<_>>(), shape, &Device::Cpu).expect(name)
-    };
+    let read = |name: &str| Tensor::read_npy(folder.join(name)).expect(name);
     let (maps, mask, kspace) = (read("maps.npy"), read("mask.npy"), read("kspace.npy"));
     let sense = Sense::new(&maps, &mask).expect("encoding");
     let method = ConjugateGradientSense { tolerance: 0.0, ..ConjugateGradientSense::default() };
@@ -89,10 +85,7 @@ fn peer(folder: &Path) {
         let start = Instant::now();
         let solution = method.reconstruct(&sense, &kspace, &mut ()).expect("reconstruction");
         seconds.push(start.elapsed().as_secs_f64());
-        let shape = solution.value.dims().to_vec();
-        let values = solution.value.flatten_all().and_then(|x| x.to_vec1::<f32>()).expect("values");
-        let image = ndarray::ArrayD::from_shape_vec(shape, values).expect("image");
-        ndarray_npy::write_npy(folder.join("wellposed.npy"), &image).expect("wellposed.npy");
+        solution.value.write_npy(folder.join("wellposed.npy")).expect("wellposed.npy");
     }
     seconds.sort_by(f64::total_cmp);
     println!("wellposed seconds {}", seconds[3]);
