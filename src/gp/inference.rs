@@ -19,7 +19,7 @@ type Model<'a> = dyn Fn(&Array1<f64>) -> Result<(PdeSolution, Array1<f64>)> + 'a
 pub struct Inference {
     /// Where u was measured, shape [measurements, axes].
     pub points: Array2<f64>,
-    /// The measured values, shape [measurements].
+    /// The measured values, shape `[measurements]`.
     pub values: Array1<f64>,
     /// Standard deviation of their errors.
     pub noise: f64,

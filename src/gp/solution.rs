@@ -109,7 +109,7 @@ pub struct PdeSolution {
 }
 
 impl PdeSolution {
-    /// E[u] at `points`, shape [points, axes].
+    /// E\[u\] at `points`, shape [points, axes].
     ///
     /// # Errors
     /// `points` has another number of columns than the domain has axes.
@@ -117,7 +117,7 @@ impl PdeSolution {
         self.posterior.mean(points, Derivative::VALUE)
     }
 
-    /// E[u] on the tensor grid of `axes`.
+    /// E\[u\] on the tensor grid of `axes`.
     ///
     /// # Errors
     /// `axes` has another length than the domain.

@@ -29,14 +29,14 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> std::io::R
     publish(temporary, path)
 }
 
-/// As [`write`], for writers that want a path: `fill` writes the file that it is given the path of.
+/// As [`write()`], for writers that want a path: `fill` writes the file that it is given the path of.
 pub fn write_path(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary = temporary(path)?;
     fill(temporary.path())?;
     publish(temporary, path)
 }
 
-/// As [`write`], for a folder of files: `fill` writes into a temporary folder, which is renamed to `path`.
+/// As [`write()`], for a folder of files: `fill` writes into a temporary folder, which is renamed to `path`.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Parameter`] where `path` exists already and is not an empty folder.

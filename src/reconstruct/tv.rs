@@ -67,13 +67,14 @@ impl Default for TotalVariation {
 
 /// Edge of μ, as a part of water's, whose cost in total variation is worth one nat of likelihood.
 ///
-/// Chosen on four slices of a chest CT (256², 10⁵ photons) and on the Shepp–Logan phantom (256²): the chest is best
-/// at .1 to .05 with 8 views, at .1 with 16 to 180 views; the phantom, which has no texture, at .05 to .02.
-const EDGE: f64 = 0.05;
+/// Chosen on four slices of a chest CT (256², 10⁵ photons), where it is the best of five tried at 8, 32 and 180 views
+/// and .1 is at 16, and on the Shepp–Logan phantom (256²), which has no texture and is best between .07 and .02.
+/// Pixels of 4 mm and more want a smaller value: there the discrete model errs more than the photons scatter.
+const EDGE: f64 = 0.04;
 /// λ for data without known noise, over the largest value of Aᴴ y.
 const PART: f64 = 1e-4;
-/// Primal against dual step size, in units of the data term's curvature. Of .2, 1, 5 and 25 the last converges
-/// fastest on both pictures, from 8 to 180 views: to .1 dB of the limit in 100 iterations instead of 1000.
+/// Primal against dual step size, in units of the data term's curvature: of .2, 1, 5 and 25 the one that converged
+/// fastest on a chest with 32 views.
 const BALANCE: f64 = 25.0;
 
 impl TotalVariation {
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn sparse_views_rank_the_methods() {
-        let (truth, transform, data) = scan(128, 24);
+        let (truth, transform, data) = scan(256, 16);
         let quality = |x: &Tensor| psnr(x, &truth, MU_WATER).unwrap();
         let fbp = quality(&Fbp::default().reconstruct(&transform, &data.line_integrals).unwrap());
         let a: Shared = Arc::new(transform);
@@ -313,7 +314,7 @@ mod tests {
         assert_eq!(tv.termination, crate::observe::Termination::Converged);
         let found = [fbp, sirt, quality(&tv.value)];
         println!("PSNR of FBP, SIRT, TV: {found:.2?}, TV in {} iterations", tv.steps);
-        assert!(found[0] + 5.0 < found[1] && found[1] + 2.0 < found[2], "{found:?}");
+        assert!(found[0] + 5.0 < found[1] && found[1] + 3.0 < found[2], "{found:?}");
     }
 
     #[test]

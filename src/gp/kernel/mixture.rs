@@ -238,9 +238,9 @@ impl Kernel1d for SpectralMixture {
 /// A kernel and one of its derivatives on uniform lags, with gradients.
 #[derive(Clone, Debug)]
 pub struct LagTable {
-    /// k(i·step), shape [lags].
+    /// k(i·step), shape `[lags]`.
     pub value: Vec<f64>,
-    /// k⁽ⁿ⁾(i·step), shape [lags].
+    /// k⁽ⁿ⁾(i·step), shape `[lags]`.
     pub derivative: Vec<f64>,
     /// ∂ value / ∂θ, shape [hyperparameters, lags].
     pub value_gradient: Array2<f64>,
@@ -258,7 +258,7 @@ impl LagTable {
         }
     }
 
-    /// Σ_i cᵢ ∂value[i]/∂θ + Σ_i dᵢ ∂derivative[i]/∂θ, shape [hyperparameters].
+    /// Σ_i cᵢ ∂value\[i\]/∂θ + Σ_i dᵢ ∂derivative\[i\]/∂θ, shape `[hyperparameters]`.
     pub fn pull_back(&self, value: &[f64], derivative: &[f64]) -> Vec<f64> {
         let dot =
             |row: ndarray::ArrayView1<f64>, c: &[f64]| row.iter().zip(c).map(|(a, b)| a * b).sum::<f64>();

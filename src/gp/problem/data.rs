@@ -43,7 +43,7 @@ pub enum Data {
 pub struct Samples {
     /// Points, shape [points, axes].
     pub points: Array2<f64>,
-    /// Values, shape [points].
+    /// Values, shape `[points]`.
     pub values: Array1<f64>,
     /// Coordinates of each axis where the points are a tensor grid (row-major, last axis fastest).
     pub axes: Option<Vec<Array1<f64>>>,
@@ -55,7 +55,7 @@ impl Data {
         Self::Function(Arc::new(f))
     }
 
-    /// Values at scattered points, shapes [points, axes] and [points].
+    /// Values at scattered points, shapes `[points, axes]` and `[points]`.
     ///
     /// # Errors
     /// The lengths differ, or something is not finite.

@@ -20,7 +20,7 @@ pub struct Observation {
     pub derivative: Derivative,
     /// Where, shape [points, axes].
     pub points: Array2<f64>,
-    /// The measured values, shape [points].
+    /// The measured values, shape `[points]`.
     pub values: Array1<f64>,
     /// Standard deviation of the measurement error; > 0.
     pub noise: f64,

@@ -6,7 +6,7 @@ use super::{Scalar, backend, columns, eigen, finite, matmul};
 use crate::error::Result;
 use crate::tensor::Real;
 
-/// A = U diag(σ) Vᴴ, thin: with k = min(m, n), U [m, k], σ [k] descending, Vᴴ [k, n].
+/// A = U diag(σ) Vᴴ, thin: with k = min(m, n), U [m, k], σ `[k]` descending, Vᴴ [k, n].
 ///
 /// ```
 /// use ndarray::array;
@@ -19,7 +19,7 @@ use crate::tensor::Real;
 pub struct Svd<T: Scalar> {
     /// U [m, k], orthonormal columns.
     pub u: Array2<T>,
-    /// σ [k], descending.
+    /// σ `[k]`, descending.
     pub values: Array1<T::Modulus>,
     /// Vᴴ [k, n], orthonormal rows.
     pub v_adjoint: Array2<T>,

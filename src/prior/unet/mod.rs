@@ -72,7 +72,7 @@ impl UNet {
     /// The network of this configuration with weights from `fetch`.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a configuration that makes no network; what `fetch` reports.
+    /// [`crate::error::Error::Parameter`] for a configuration that makes no network; what `fetch` reports.
     pub fn new(config: UNetConfig, fetch: &mut Fetch) -> Result<Self> {
         config.check()?;
         let (w, c) = (&config.widths, &config);

@@ -20,9 +20,9 @@ pub use plan::Plan;
 /// The sign of the exponent: analysis e^{−2πi kn/N} or synthesis e^{+2πi kn/N}.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// X[k] = N^{−1/2} Σₙ x[n] e^{−2πi kn/N}.
+    /// X\[k\] = N^{−1/2} Σₙ x\[n\] e^{−2πi kn/N}.
     Forward,
-    /// x[n] = N^{−1/2} Σₖ X[k] e^{+2πi kn/N}.
+    /// x\[n\] = N^{−1/2} Σₖ X\[k\] e^{+2πi kn/N}.
     Inverse,
 }
 
