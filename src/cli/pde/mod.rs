@@ -11,7 +11,7 @@ use serde::Serialize;
 use wellposed::error::Result;
 use wellposed::gp::benchmark::{Case, Group, cases, relative_l2};
 use wellposed::gp::text::TextProblem;
-use wellposed::gp::{Collocation, Data, Derivative, GpHm, PdeSolution, Problem};
+use wellposed::gp::{Collocation, Data, Derivative, GpHm, PdeSolution, Problem, WeightSpace};
 
 use super::failure::Outcome;
 use super::{console, output};
@@ -84,6 +84,8 @@ struct Method {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Engine {
+    /// Spectral-mixture process in weight space by QR.
+    Weights,
     /// Symmetric collocation by Cholesky.
     Collocation,
     /// The published GP-HM objective.
@@ -91,10 +93,11 @@ enum Engine {
 }
 
 impl Engine {
-    const DEFAULT: Self = Self::Collocation;
+    const DEFAULT: Self = Self::Weights;
 
     fn name(self) -> &'static str {
         match self {
+            Self::Weights => "weights",
             Self::Collocation => "collocation",
             Self::GpHm => "gp-hm",
         }
@@ -111,6 +114,7 @@ impl Method {
 
     fn solve(&self, problem: &Problem, points: usize) -> Result<PdeSolution> {
         match self.engine {
+            Engine::Weights => WeightSpace { points: Some(points), ..WeightSpace::default() }.solve(problem),
             Engine::Collocation => Collocation { points, ..Collocation::default() }.solve(problem),
             Engine::GpHm => {
                 let engine = GpHm { points, iterations: self.iterations, ..GpHm::default() };

@@ -11,8 +11,8 @@ use crate::operator::mri::Sense;
 
 /// min_x ½‖A x − y‖² + ½ λ‖x‖² by conjugate gradients on (AᴴA + λ) x = Aᴴy (Pruessmann et al. 2001).
 ///
-/// Few iterations regularise too. The defaults were chosen on 16-coil brain data at acceleration 4, where
-/// λ from 0.003 to 0.03 and 10 to 30 iterations differ by less than 0.3 dB.
+/// Few iterations regularise too. The defaults were chosen on 16-coil brain data at acceleration 4 with a
+/// Poisson-disc mask, where λ = 0.003 gave 39.9 dB and 0.03 gave 38.2 dB; few random lines want about 0.03.
 #[derive(Clone, Copy, Debug)]
 pub struct ConjugateGradientSense {
     /// λ ≥ 0, in the units of AᴴA, whose norm is 1 with normalised maps.
