@@ -49,6 +49,7 @@ impl Espirit {
     /// sampled there (see [`super::calibration_region`]); 24 × 24 is usual.
     ///
     /// ```
+    /// use candle_core::{DType, Device};
     /// use candle_core::Tensor;
     /// use wellposed::{operator::mri::*, reconstruct::mri::Espirit, tensor::random::Noise};
     /// let maps = birdcage(4, [32, 32], 1, DType::F32, &Device::Cpu)?;
