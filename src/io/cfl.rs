@@ -12,17 +12,17 @@ use crate::io::atomic;
 use crate::io::scalar::{Endian, Scalar, f32_bytes};
 use crate::tensor::{Field, Real};
 
-/// BART's number of axes.
+/// The number of axes in BART.
 const AXES: usize = 16;
 
 /// Reads a pair of files, named by either of them or without ending. The axes are in the opposite order of
 /// BART's, so that the last one is the fastest (readout, for k-space), without BART's trailing axes of
-/// length 1: k-space of one slice comes as [coil, 1, ky, kx].
+/// length 1 beyond the two of an image: k-space of one slice comes as [coil, 1, ky, kx].
 pub(crate) fn read(path: &Path) -> Result<Array> {
     let (header, data) = pair(path);
     let text = std::fs::read(&header).map_err(|e| Error::io(&header, e))?;
     let mut shape = dimensions(&String::from_utf8_lossy(&text)).map_err(|e| Error::format(&header, e))?;
-    while shape.len() > 1 && shape.last() == Some(&1) {
+    while shape.len() > 2 && shape.last() == Some(&1) {
         shape.pop();
     }
     shape.reverse();

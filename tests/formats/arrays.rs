@@ -164,6 +164,17 @@ fn pictures_hold_whole_numbers_and_tiff_all() {
     assert!(read_volume(&stack).unwrap_err().to_string().contains("p_11.png: [1, 3] pixels"));
 }
 
+#[test]
+fn a_single_voxel_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.npy", "a.cfl", "a.h5", "a.nii"] {
+        let path = folder.path().join(name);
+        let volume = Volume::centred(tensor(&[1, 1, 1]), [1.0; 3], Unit::Arbitrary).unwrap();
+        volume.write(&path).unwrap();
+        assert_eq!(read_volume(&path).unwrap().grid().shape(), [1; 3], "{name}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]

@@ -149,7 +149,8 @@ fn siemens_raw_data() {
     assert!((scan.scale / 0.001_307_302_260_911_842 - 1.0).abs() < 1e-5);
     assert_eq!(values(&scan.mask), [1.0; 160 * 160]);
     let k = values(&scan.kspace);
-    // By twixtools and numpy: transformed along the readout, the middle half kept, transformed back.
+    // By twixtools and numpy: transformed along the readout, the middle half kept, transformed back. The largest
+    // number is about 1; transforms in f32 differ by some 1e-6 of it from one processor to the next.
     let cases = [
         ([0, 80, 80], [0.930_280_6, -0.185_746_34]),
         ([1, 70, 90], [-0.003_055_299_7, -0.006_078_622_5]),
@@ -158,8 +159,10 @@ fn siemens_raw_data() {
     for ([coil, y, x], expected) in cases {
         let at = 2 * ((coil * 160 + y) * 160 + x);
         assert!(
-            (k[at] - expected[0]).abs() < 1e-6 && (k[at + 1] - expected[1]).abs() < 1e-6,
-            "{coil} {y} {x}"
+            (k[at] - expected[0]).abs() < 1e-5 && (k[at + 1] - expected[1]).abs() < 1e-5,
+            "{coil} {y} {x}: {} {}",
+            k[at],
+            k[at + 1]
         );
     }
 }
