@@ -8,6 +8,7 @@ mod collocation;
 mod gp_hm;
 mod inference;
 pub mod kernel;
+mod newton;
 mod problem;
 mod solution;
 pub mod text;

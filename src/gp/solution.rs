@@ -66,9 +66,34 @@ impl Residual {
     /// Those of the data and of the posterior.
     pub fn measure(problem: &Problem, posterior: &dyn Posterior, points: usize) -> Result<Self> {
         Ok(Self {
-            equation: equation_residual(problem, posterior, points)?,
+            equation: Self::equation(problem, posterior, points)?.relative(),
             boundary: boundary_residual(problem, posterior, points)?,
         })
+    }
+
+    /// That of the equation alone.
+    pub(super) fn equation(problem: &Problem, posterior: &dyn Posterior, points: usize) -> Result<Misfit> {
+        equation_misfit(problem, posterior, points)
+    }
+}
+
+/// What is left of an equation, and how large its terms are: norms over `points` points.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Misfit {
+    norm: f64,
+    scale: f64,
+    points: usize,
+}
+
+impl Misfit {
+    /// The root mean square, in the units of f.
+    pub(super) fn rms(self) -> f64 {
+        self.norm / (self.points.max(1) as f64).sqrt()
+    }
+
+    /// Relative to the largest term.
+    pub(super) fn relative(self) -> f64 {
+        relative(self.norm, self.scale)
     }
 }
 
@@ -198,18 +223,18 @@ impl Interior {
             return Ok(Self { points, axes, source: values });
         }
         let axes = problem.off_grid_axes(points);
-        let source = problem.source.on_grid(&axes)?.into_iter().collect();
+        let source = problem.source.on_grid(&axes)?.into_flat();
         Ok(Self { points: tensor_grid(&axes), axes: Some(axes), source })
     }
 }
 
-fn equation_residual(problem: &Problem, posterior: &dyn Posterior, points: usize) -> Result<f64> {
+fn equation_misfit(problem: &Problem, posterior: &dyn Posterior, points: usize) -> Result<Misfit> {
     let Interior { points: x, axes, source: f } = Interior::new(problem, points)?;
     let derivatives = problem.derivatives();
     let values = derivatives
         .iter()
         .map(|&d| match &axes {
-            Some(axes) => Ok(posterior.mean_on_grid(axes, d)?.into_iter().collect()),
+            Some(axes) => Ok(posterior.mean_on_grid(axes, d)?.into_flat()),
             None => posterior.mean(&x, d),
         })
         .collect::<Result<Vec<Array1<f64>>>>()?;
@@ -233,7 +258,7 @@ fn equation_residual(problem: &Problem, posterior: &dyn Posterior, points: usize
             })
             .collect());
     }
-    Ok(relative(norm(&residual), scale))
+    Ok(Misfit { norm: norm(&residual), scale, points: residual.len() })
 }
 
 fn boundary_residual(problem: &Problem, posterior: &dyn Posterior, points: usize) -> Result<f64> {
@@ -243,7 +268,7 @@ fn boundary_residual(problem: &Problem, posterior: &dyn Posterior, points: usize
         axes[boundary.face.axis] = Array1::from_elem(1, problem.coordinate(boundary.face));
         let (x, g) = match boundary.condition.data() {
             Data::Samples(samples) => (samples.points.clone(), samples.values.clone()),
-            data => (tensor_grid(&axes), data.on_grid(&axes)?.into_iter().collect()),
+            data => (tensor_grid(&axes), data.on_grid(&axes)?.into_flat()),
         };
         let u = posterior.mean(&x, Derivative::VALUE)?;
         let mut residual = -g.clone();

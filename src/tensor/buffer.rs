@@ -62,6 +62,19 @@ impl Buffer {
         crate::tensor::vector::copy(x, self)
     }
 
+    /// Takes over a tensor that nothing else holds, such as the result of a device's own operation.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where it has another number of elements.
+    pub(crate) fn adopt(&mut self, fresh: Tensor) -> Result<()> {
+        let shape = self.tensor.dims().to_vec();
+        if fresh.elem_count() != self.tensor.elem_count() {
+            return Err(Error::shape("result on the device", format!("{shape:?}"), fresh.dims()));
+        }
+        self.tensor = fresh.reshape(shape)?;
+        Ok(())
+    }
+
     pub(super) fn replace(&mut self, tensor: Tensor) {
         self.tensor = tensor;
     }

@@ -90,14 +90,8 @@ impl Case {
         let axes = self.problem.uniform_axes([300, 30, 10][self.problem.dim() - 1]);
         let points = super::problem::tensor_grid(&axes);
         let (mean, deviation) = (solution.mean(&points)?, solution.deviation(&points)?);
-        let exact = self.exact.on_grid(&axes, Derivative::VALUE);
-        let inside = |((m, s), u): (_, &f64)| -> bool {
-            let (m, s): (&f64, &f64) = (m, s);
-            // Where the data are exact, rounding is all that is left.
-            (m - u).abs() <= 1.96 * s + 1e-12
-        };
-        let hits = mean.iter().zip(&deviation).zip(&exact).filter(|&pair| inside(pair)).count();
-        Ok(hits as f64 / mean.len() as f64)
+        let exact = self.exact.on_grid(&axes, Derivative::VALUE).into_flat();
+        Ok(covered(&mean, &deviation, &exact))
     }
 
     /// The same problem with its source known only on a uniform grid of `points` per axis, with Gaussian errors of
@@ -119,6 +113,20 @@ impl Case {
         let problem = Problem { source_noise: level * rms, ..problem };
         Ok(Self { problem, ..self.clone() })
     }
+}
+
+/// The share of points where `exact` lies within 1.96 standard deviations of the mean.
+///
+/// ```
+/// use ndarray::array;
+/// let exact = array![0.1, 0.3];
+/// assert_eq!(wellposed::gp::benchmark::covered(&array![0.0, 0.0], &array![0.1, 0.1], &exact), 0.5);
+/// ```
+pub fn covered(mean: &Array1<f64>, deviation: &Array1<f64>, exact: &Array1<f64>) -> f64 {
+    // Where the data are exact, rounding is all that is left.
+    let inside = |m: f64, s: f64, u: f64| (m - u).abs() <= 1.96 * s + 1e-12;
+    let hits = (0..mean.len()).filter(|&i| inside(mean[i], deviation[i], exact[i])).count();
+    hits as f64 / mean.len().max(1) as f64
 }
 
 /// ‖a − b‖ / ‖b‖.

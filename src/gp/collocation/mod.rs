@@ -13,14 +13,15 @@ pub(in crate::gp) use bandwidth::angular_frequency;
 
 use std::time::Instant;
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 
 use self::functional::ProductKernel;
 use self::posterior::Conditioned;
 use self::system::{Equation, Rows, conditions};
 use super::kernel::Kernel1d;
-use super::problem::{Data, Derivative, Problem, tensor_grid};
-use super::solution::{PdeSolution, Posterior, Residual};
+use super::newton::line_search;
+use super::problem::{Data, Problem, tensor_grid};
+use super::solution::{PdeSolution, Residual};
 use crate::error::{Error, Result};
 use crate::observe::Termination;
 
@@ -28,7 +29,8 @@ use crate::observe::Termination;
 ///
 /// The Gram matrix has the blocks Cov[ℓᵢu, ℓⱼu] of all rows, is scaled to a unit diagonal, gets a nugget, and is
 /// factorised; nonlinear terms are linearised at the posterior mean, until it stops changing (Gauss–Newton in the
-/// kernel's Hilbert space; Chen, Hosseini, Owhadi & Stuart 2021, 2103.12959).
+/// kernel's Hilbert space; Chen, Hosseini, Owhadi & Stuart 2021, 2103.12959), with steps as long as the equation's
+/// misfit falls.
 #[derive(Clone, Debug)]
 pub struct Collocation {
     /// Equation points per axis, equally spaced, both ends included; ignored for a sampled source, whose points are
@@ -101,7 +103,7 @@ impl Collocation {
         }
         let (mut posterior, mut termination, mut steps) = self.newton(&equation, &fixed, kernel)?;
         if self.training > 0 {
-            let linearised = join(&equation.rows(Some(&posterior))?, &fixed);
+            let linearised = join(&equation.rows(&equation.values(Some(&posterior))?), &fixed);
             let (trained, outcome) =
                 train::train(posterior.kernel(), &linearised, self.nugget, self.training)?;
             let (again, ended, more) = self.newton(&equation, &fixed, trained)?;
@@ -196,7 +198,8 @@ impl Collocation {
         fixed: &Rows,
         mut kernel: ProductKernel,
     ) -> Result<(Conditioned, Termination, usize)> {
-        let linear = join(&equation.rows(None)?, fixed);
+        let mut values = equation.values(None)?;
+        let linear = join(&equation.rows(&values), fixed);
         let noiseless = linear.noise.iter().all(|noise| *noise == 0.0);
         if !noiseless {
             kernel.variance = train::fit_variance(&kernel, &linear, self.nugget)?;
@@ -215,27 +218,44 @@ impl Collocation {
         let mut steps = 1;
         if equation.is_nonlinear() {
             termination = Termination::MaxIterations;
-            let mut before = u.mean(&equation.points, Derivative::VALUE)?;
+            values = equation.values(Some(&u))?;
+            let mut misfit = equation.misfit(&equation.tangent(&values));
+            // Below this the misfit is the factorisation's rounding, which no step lowers.
+            let floor = 1e-6 * misfit;
+            let mut before = f64::INFINITY;
             while steps < self.max_newton {
-                u = condition(join(&equation.rows(Some(&u))?, fixed))?;
+                u = condition(join(&equation.rows(&values), fixed))?;
                 steps += 1;
-                let now = u.mean(&equation.points, Derivative::VALUE)?;
-                let change = (&now - &before).mapv(|d| d * d).sum().sqrt();
-                let size = now.mapv(|v| v * v).sum().sqrt();
-                before = now;
-                if !size.is_finite() {
+                let full = equation.values(Some(&u))?;
+                let blend = |length: f64| -> Vec<Array1<f64>> {
+                    values.iter().zip(&full).map(|(a, b)| a + &((b - a) * length)).collect()
+                };
+                let found = line_search(misfit, floor, |length| {
+                    Ok(equation.misfit(&equation.tangent(&blend(length))))
+                })?;
+                let Some(length) = found else {
                     termination = Termination::Diverged;
                     break;
-                }
-                if change <= self.newton_tolerance * size {
+                };
+                let next = blend(length);
+                let change =
+                    values.iter().zip(&next).map(|(a, b)| norm(&(b - a)) / norm(b)).fold(0.0, f64::max);
+                values = next;
+                misfit = equation.misfit(&equation.tangent(&values));
+                if change <= self.newton_tolerance || (change < 1e-5 && change > 0.3 * before) {
                     termination = Termination::Converged;
                     break;
                 }
+                before = change;
             }
         }
         u.estimate_amplitude(noiseless);
         Ok((u, termination, steps))
     }
+}
+
+fn norm(x: &Array1<f64>) -> f64 {
+    x.dot(x).sqrt().max(f64::MIN_POSITIVE)
 }
 
 fn join(a: &Rows, b: &Rows) -> Rows {

@@ -5,6 +5,7 @@ use ndarray::{Array1, Array2};
 use super::functional::{Functional, Piece, evaluations};
 use super::posterior::Conditioned;
 use crate::error::Result;
+use crate::gp::newton::{Linearisation, linear_coefficients, linearise};
 use crate::gp::problem::{Data, Derivative, Problem, tensor_grid};
 use crate::gp::solution::Posterior;
 
@@ -38,8 +39,8 @@ pub(super) struct Equation<'a> {
     problem: &'a Problem,
     pub points: Array2<f64>,
     source: Array1<f64>,
-    /// The coefficient of each linear term at each point.
-    coefficients: Vec<Array1<f64>>,
+    /// The coefficients of L, by derivative in the order of [`Problem::derivatives`].
+    linear: Vec<Array1<f64>>,
 }
 
 impl<'a> Equation<'a> {
@@ -52,9 +53,8 @@ impl<'a> Equation<'a> {
                 (points, source)
             }
         };
-        let coefficients =
-            problem.operator.terms.iter().map(|t| t.coefficient.at(&points)).collect::<Result<_>>()?;
-        Ok(Self { problem, points, source, coefficients })
+        let linear = linear_coefficients(problem, &points)?;
+        Ok(Self { problem, points, source, linear })
     }
 
     /// Whether one linear solve is not enough.
@@ -62,38 +62,38 @@ impl<'a> Equation<'a> {
         !self.problem.nonlinear.is_empty()
     }
 
-    /// The rows of the equation linearised at `u`: (L + N′(u)) v = f − N(u) + N′(u) u; at u = 0 where there is none.
-    pub fn rows(&self, u: Option<&Conditioned>) -> Result<Rows> {
-        let mut terms: Vec<Vec<(Derivative, f64)>> = (0..self.points.nrows())
-            .map(|i| {
-                let linear = self.problem.operator.terms.iter().zip(&self.coefficients);
-                linear.map(|(term, c)| (term.derivative, c[i])).collect()
-            })
-            .collect();
-        let mut values = self.source.clone();
-        for nonlinear in &self.problem.nonlinear {
-            let arguments = nonlinear
-                .arguments
-                .iter()
-                .map(|&d| u.map_or_else(|| Ok(Array1::zeros(values.len())), |u| u.mean(&self.points, d)))
-                .collect::<Result<Vec<_>>>()?;
-            let mut slopes = vec![0.0; arguments.len()];
-            for i in 0..values.len() {
-                let x = self.points.row(i).to_vec();
-                let at: Vec<f64> = arguments.iter().map(|a| a[i]).collect();
-                nonlinear.partials(&x, &at, &mut slopes);
-                values[i] -= nonlinear.value(&x, &at);
-                for ((derivative, slope), u) in nonlinear.arguments.iter().zip(&slopes).zip(&at) {
-                    values[i] += slope * u;
-                    terms[i].push((*derivative, *slope));
-                }
-            }
+    /// The derivatives of `u` at the points; all zero where there is none.
+    pub fn values(&self, u: Option<&Conditioned>) -> Result<Vec<Array1<f64>>> {
+        let zero = || Ok(Array1::zeros(self.points.nrows()));
+        let value = |d: &Derivative| u.map_or_else(zero, |u| u.mean(&self.points, *d));
+        self.problem.derivatives().iter().map(value).collect()
+    }
+
+    /// The equation linearised where the derivatives are `u`.
+    pub fn tangent(&self, u: &[Array1<f64>]) -> Linearisation {
+        linearise(self.problem, &self.points, &self.linear, u)
+    }
+
+    /// ‖f − L u − N(u)‖.
+    pub fn misfit(&self, tangent: &Linearisation) -> f64 {
+        let left = &self.source - &tangent.value;
+        left.dot(&left).sqrt()
+    }
+
+    /// The rows (L + N′(u)) v = f − N(u) + N′(u) u.
+    pub fn rows(&self, u: &[Array1<f64>]) -> Rows {
+        let tangent = self.tangent(u);
+        let mut values = &self.source - &tangent.value;
+        for (c, u) in tangent.coefficients.iter().zip(u) {
+            values += &(c * u);
         }
+        let derivatives = self.problem.derivatives();
         let mut rows = Rows::default();
-        for ((x, terms), value) in self.points.rows().into_iter().zip(terms).zip(values) {
-            rows.push(Functional::at(x.to_vec(), terms), value, self.problem.source_noise);
+        for (i, x) in self.points.rows().into_iter().enumerate() {
+            let terms = derivatives.iter().zip(&tangent.coefficients).map(|(d, c)| (*d, c[i])).collect();
+            rows.push(Functional::at(x.to_vec(), terms), values[i], self.problem.source_noise);
         }
-        Ok(rows)
+        rows
     }
 }
 

@@ -7,7 +7,8 @@ use super::system::Rows;
 use super::*;
 use crate::gp::benchmark::case;
 use crate::gp::kernel::{Envelope, SpectralMixture, Stationary, Sum};
-use crate::gp::problem::{DifferentialOperator, Face, Nonlinearity, Observation};
+use crate::gp::problem::{Derivative, DifferentialOperator, Face, Nonlinearity, Observation};
+use crate::gp::solution::Posterior;
 use crate::linalg::dense::Cholesky;
 use crate::tensor::random::Noise;
 

@@ -1,19 +1,21 @@
 //! The features of one axis, reduced to an orthonormal basis of what they span on the nodes.
 
-use ndarray::{Array1, Array2, ArrayView1, Axis as Direction, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis as Direction, ShapeBuilder, s};
 
 use super::basis::Basis;
 use crate::error::{Error, Result};
 use crate::gp::problem::{Boundary, Problem};
-use crate::linalg::dense::{HermitianEigen, Svd, matmul};
+use crate::linalg::dense::{HermitianEigen, Svd, Triangle, matmul, solve_triangular};
 
-/// Singular values below this fraction of the largest are rounding.
-const NEGLIGIBLE: f64 = 1e-13;
+/// Features of which less than this fraction is new are left out: 1/DEPENDENT bounds how much rounding their
+/// combinations amplify.
+const REPEATED: f64 = 1e-3;
 
 /// Boundary rows below this fraction of the largest depend on the others.
 const DEPENDENT: f64 = 1e-10;
 
-/// One axis: Φ = Q Σ Vᵀ on the nodes; a function is Q c there and φ(x) T c with T = V Σ⁻¹ everywhere.
+/// One axis: Φ = Q R on the nodes, without features that depend on those before; a function is Q c there and φ(x) T c
+/// everywhere, T = R⁻¹.
 #[derive(Clone, Debug)]
 pub(super) struct Axis {
     pub(super) basis: Basis,
@@ -35,11 +37,14 @@ impl Axis {
     pub(super) fn new(problem: &Problem, axis: usize, basis: Basis, nodes: Array1<f64>) -> Result<Self> {
         let orders: Vec<usize> = (0..=problem.order(axis)).collect();
         let tables = basis.derivatives(nodes.view(), &orders);
-        let svd = Svd::new("features", tables[0].view())?;
-        let rank = svd.rank(NEGLIGIBLE);
-        let transform = svd.v_adjoint.slice(s![..rank, ..]).t().to_owned()
-            / svd.values.slice(s![..rank]).insert_axis(Direction(0));
-        let project = svd.u.slice(s![.., ..rank]).t().to_owned();
+        let (q, r, kept) = orthonormal(tables[0].view(), REPEATED);
+        let rank = kept.len();
+        let inverse = solve_triangular(r.view(), Triangle::Upper, Array2::eye(rank).view())?;
+        let mut transform = Array2::zeros((basis.len(), rank));
+        for (row, feature) in inverse.rows().into_iter().zip(&kept) {
+            transform.row_mut(*feature).assign(&row);
+        }
+        let project = q.t().to_owned();
         let values = tables.iter().map(|t| matmul(t.view(), transform.view())).collect::<Result<Vec<_>>>()?;
         let mut reduced = Self {
             basis,
@@ -51,7 +56,7 @@ impl Axis {
             lift: Array2::zeros((rank, 0)),
             null: Array2::eye(rank),
         };
-        reduced.constrain(problem, axis, &svd.values.slice(s![..rank]).to_owned())?;
+        reduced.constrain(problem, axis, &r)?;
         Ok(reduced)
     }
 
@@ -76,7 +81,7 @@ impl Axis {
         matmul(self.null.t(), self.project.view())
     }
 
-    fn constrain(&mut self, problem: &Problem, axis: usize, sigma: &Array1<f64>) -> Result<()> {
+    fn constrain(&mut self, problem: &Problem, axis: usize, r: &Array2<f64>) -> Result<()> {
         let rank = self.rank();
         let mut rows: Vec<Array1<f64>> = Vec::new();
         for boundary in conditions(problem, axis) {
@@ -109,12 +114,11 @@ impl Axis {
             });
         }
         let span = svd.v_adjoint.t();
-        // The lift of least norm in the features, not in c: W bᵀ (b W bᵀ)⁻¹ with W = Σ². The others would put weight on
-        // directions that the features hardly reach.
-        let features = Svd::new("boundary conditions", (&unit * sigma).view())?;
+        // The lift of least norm in the features, not in c, which would put weight on directions that the features
+        // hardly reach.
+        let features = Svd::new("boundary conditions", unit.dot(r).view())?;
         let scaled = &features.v_adjoint.t() / &features.values.view().insert_axis(Direction(0));
-        self.lift = scaled.dot(&features.u.t()) / &sizes.insert_axis(Direction(0))
-            * sigma.view().insert_axis(Direction(1));
+        self.lift = r.dot(&scaled.dot(&features.u.t())) / &sizes.insert_axis(Direction(0));
         let projector = span.dot(&span.t());
         let eigen = HermitianEigen::new("boundary conditions", projector.view())?;
         self.null = eigen.vectors.slice(s![.., ..rank - rows.len()]).to_owned();
@@ -122,7 +126,56 @@ impl Axis {
     }
 }
 
+/// Q [nodes, rank] and R [rank, rank] of the columns that are not repeated, and which these are: Gram and Schmidt's
+/// method in the order of the columns, twice, after which Q is orthonormal to rounding.
+fn orthonormal(columns: ArrayView2<f64>, repeated: f64) -> (Array2<f64>, Array2<f64>, Vec<usize>) {
+    let (n, m) = columns.dim();
+    let mut q = Array2::<f64>::zeros((n, m.min(n)).f());
+    let mut r = Array2::zeros((m.min(n), m.min(n)));
+    let mut kept = Vec::new();
+    for (j, column) in columns.columns().into_iter().enumerate() {
+        let rank = kept.len();
+        if rank == n {
+            break;
+        }
+        let mut rest = column.to_owned();
+        let mut along = Array1::zeros(rank);
+        for _ in 0..2 {
+            let known = q.slice(s![.., ..rank]);
+            let parts = known.t().dot(&rest);
+            rest -= &known.dot(&parts);
+            along += &parts;
+        }
+        let size = rest.dot(&rest).sqrt();
+        if size > repeated * column.dot(&column).sqrt() {
+            q.column_mut(rank).assign(&(rest / size));
+            r.slice_mut(s![..rank, rank]).assign(&along);
+            r[[rank, rank]] = size;
+            kept.push(j);
+        }
+    }
+    let rank = kept.len();
+    (q.slice_move(s![.., ..rank]), r.slice_move(s![..rank, ..rank]), kept)
+}
+
 /// The conditions on the faces normal to an axis, in the order of the rows.
 pub(super) fn conditions(problem: &Problem, axis: usize) -> impl Iterator<Item = &Boundary> {
     problem.boundary.iter().filter(move |b| b.face.axis == axis)
+}
+
+/// Whether two axes with the same features have the same matrices: the same length, order and kinds of conditions.
+pub(super) fn interchangeable(problem: &Problem, a: usize, b: usize) -> bool {
+    let kind = |axis: usize| -> Vec<_> {
+        conditions(problem, axis)
+            .map(|boundary| {
+                let terms = boundary.condition.terms(boundary.face);
+                let terms: Vec<_> = terms.into_iter().map(|(d, c)| (d.order(axis), c)).collect();
+                (boundary.face.side, terms)
+            })
+            .collect()
+    };
+    problem.domain[a] == problem.domain[b]
+        && problem.periodic[a] == problem.periodic[b]
+        && problem.order(a) == problem.order(b)
+        && kind(a) == kind(b)
 }

@@ -7,11 +7,21 @@ use ndarray::{Array1, Array2, ArrayView1, ShapeBuilder};
 /// Features φ_j(x) of one coordinate.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Basis {
-    /// cos ωx and sin ωx for each ω, and the constant for ω = 0. The phase is the plain product ωx, whose rounding a
-    /// user's source shares; phases from another origin, or by recurrences, cost digits of the low frequencies.
+    /// cos ωx and sin ωx for each ω, and the constant for ω = 0. The phase is the plain product ωx, which is exact for
+    /// the nodes and frequencies of this module: see [`SHORT`].
     Sinusoids {
         /// ω, ascending.
         frequencies: Vec<f64>,
+    },
+    /// T_k(ξ) cos ωx and T_k(ξ) sin ωx for each ω and k below `degree`: the bands around the ω as smooth envelopes, which
+    /// are nearly orthogonal where sinusoids of neighbouring frequencies are not.
+    Modulated {
+        /// [low, high] of the axis.
+        interval: [f64; 2],
+        /// ω, 0 among them.
+        carriers: Vec<f64>,
+        /// How many envelopes.
+        degree: usize,
     },
     /// T_k(ξ), ξ ∈ [−1, 1] over the axis, for k below `count`.
     Chebyshev {
@@ -26,8 +36,9 @@ impl Basis {
     /// How many features.
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Sinusoids { frequencies } => {
-                frequencies.iter().map(|w| if *w == 0.0 { 1 } else { 2 }).sum()
+            Self::Sinusoids { frequencies } => frequencies.iter().map(|w| waves(*w)).sum(),
+            Self::Modulated { carriers, degree, .. } => {
+                degree * carriers.iter().map(|w| waves(*w)).sum::<usize>()
             }
             Self::Chebyshev { count, .. } => *count,
         }
@@ -36,10 +47,8 @@ impl Basis {
     /// An angular frequency for each feature: its own, or that of a polynomial's oscillation in the middle.
     pub(super) fn feature_frequencies(&self) -> Vec<f64> {
         match self {
-            Self::Sinusoids { frequencies } => frequencies
-                .iter()
-                .flat_map(|w| std::iter::repeat_n(*w, if *w == 0.0 { 1 } else { 2 }))
-                .collect(),
+            Self::Sinusoids { frequencies } => repeated(frequencies),
+            Self::Modulated { carriers, degree, .. } => repeated(carriers).repeat(*degree),
             Self::Chebyshev { interval: [low, high], count } => {
                 (0..*count).map(|k| 2.0 * k as f64 / (high - low)).collect()
             }
@@ -50,6 +59,9 @@ impl Basis {
     pub(super) fn derivatives(&self, x: ArrayView1<f64>, orders: &[usize]) -> Vec<Array2<f64>> {
         match self {
             Self::Sinusoids { frequencies } => sinusoids(frequencies, x, orders, self.len()),
+            Self::Modulated { interval, carriers, degree } => {
+                modulated(*interval, carriers, *degree, x, orders)
+            }
             Self::Chebyshev { interval, count } => chebyshev(*interval, *count, x, orders),
         }
     }
@@ -57,19 +69,65 @@ impl Basis {
     /// The points at which an equation is best stated for these features.
     pub(super) fn nodes(&self, [low, high]: [f64; 2], count: usize) -> Array1<f64> {
         match self {
-            Self::Sinusoids { .. } => Array1::linspace(low, high, count),
-            Self::Chebyshev { .. } => (0..count)
-                .map(|i| {
+            Self::Sinusoids { .. } | Self::Modulated { .. } => uniform([low, high], count),
+            Self::Chebyshev { .. } => {
+                let quantum = quantum([low, high]);
+                let node = |i: usize| {
                     let xi = -((i as f64 + 0.5) * PI / count as f64).cos();
-                    0.5 * (low + high) + 0.5 * (high - low) * xi
-                })
-                .collect(),
+                    rounded(0.5 * (low + high) + 0.5 * (high - low) * xi, quantum).clamp(low, high)
+                };
+                (0..count).map(node).collect()
+            }
         }
     }
 }
 
+/// Bits of a node's coordinate, of a lattice's spacing, and of a line's frequency. Products of nodes with frequencies
+/// then fit the 53 bits of a double: sources like sin 200x and the features lose no digit of their phase, where
+/// rounding of phases around 10³ would cost three.
+const SHORT: [i32; 3] = [30, 11, 23];
+
+/// The nearest multiple of `quantum`.
+fn rounded(x: f64, quantum: f64) -> f64 {
+    (x / quantum).round() * quantum
+}
+
+/// The power of two that `size` has `bits` bits above.
+fn power_below(size: f64, bits: i32) -> f64 {
+    2f64.powi(size.abs().max(f64::MIN_POSITIVE).log2().floor() as i32 - bits)
+}
+
+fn quantum([low, high]: [f64; 2]) -> f64 {
+    power_below(high - low, SHORT[0])
+}
+
+/// Equally spaced coordinates with both ends, those inside rounded to few bits.
+pub(super) fn uniform([low, high]: [f64; 2], count: usize) -> Array1<f64> {
+    let quantum = quantum([low, high]);
+    let mut x = Array1::linspace(low, high, count).mapv(|x| rounded(x, quantum).clamp(low, high));
+    if let Some(last) = count.checked_sub(1) {
+        (x[last], x[0]) = (high, low);
+    }
+    x
+}
+
+/// The frequency of a line, rounded to few bits.
+pub(super) fn short_frequency(w: f64) -> f64 {
+    rounded(w, power_below(w, SHORT[2]))
+}
+
 /// A line closer than this to a lattice frequency, in spacings, adds nothing to it.
 const SAME: f64 = 1e-3;
+
+/// How many features oscillate with ω: the cosine and the sine, or the constant.
+fn waves(w: f64) -> usize {
+    if w == 0.0 { 1 } else { 2 }
+}
+
+/// Each ω as often as there are features.
+fn repeated(frequencies: &[f64]) -> Vec<f64> {
+    frequencies.iter().flat_map(|w| std::iter::repeat_n(*w, waves(*w))).collect()
+}
 
 /// The sinusoids of a set of bands: multiples of `spacing` inside them, and their centres.
 ///
@@ -119,7 +177,7 @@ fn sinusoids(frequencies: &[f64], x: ArrayView1<f64>, orders: &[usize], features
                 matrix.column_mut(column + 1).iter_mut().zip(second).for_each(|(o, v)| *o = b * v);
             }
         }
-        column += if w == 0.0 { 1 } else { 2 };
+        column += waves(w);
     }
     out
 }
@@ -150,10 +208,44 @@ fn chebyshev([low, high]: [f64; 2], count: usize, x: ArrayView1<f64>, orders: &[
     out
 }
 
+/// Products of envelopes and waves, differentiated by Leibniz's rule; the lowest envelopes of all waves first.
+fn modulated(
+    interval: [f64; 2],
+    carriers: &[f64],
+    degree: usize,
+    x: ArrayView1<f64>,
+    orders: &[usize],
+) -> Vec<Array2<f64>> {
+    let all: Vec<usize> = (0..=orders.iter().copied().max().unwrap_or(0)).collect();
+    let envelopes = chebyshev(interval, degree, x, &all);
+    let count = carriers.iter().map(|w| waves(*w)).sum();
+    let waves = sinusoids(carriers, x, &all, count);
+    let product = |order: usize| {
+        let mut out = Array2::zeros((x.len(), count * degree).f());
+        for (j, mut column) in out.columns_mut().into_iter().enumerate() {
+            let mut binomial = 1.0;
+            for m in 0..=order {
+                let (wave, envelope) = (&waves[order - m], &envelopes[m]);
+                ndarray::Zip::from(&mut column)
+                    .and(wave.column(j % count))
+                    .and(envelope.column(j / count))
+                    .for_each(|o, w, e| *o += binomial * w * e);
+                binomial *= (order - m) as f64 / (m + 1) as f64;
+            }
+        }
+        out
+    };
+    orders.iter().map(|order| product(*order)).collect()
+}
+
 /// The frequency lattice of an axis of this length: that of period 2·`extension`·length, or that of the length itself
 /// where u is periodic.
 pub(super) fn spacing(length: f64, extension: f64, periodic: bool) -> f64 {
-    if periodic { TAU / length } else { PI / (extension * length) }
+    if periodic {
+        return TAU / length;
+    }
+    let exact = PI / (extension * length);
+    rounded(exact, power_below(exact, SHORT[1]))
 }
 
 #[cfg(test)]
@@ -179,7 +271,8 @@ mod tests {
     fn derivatives_agree_with_differences() {
         let waves = Basis::Sinusoids { frequencies: vec![0.0, 1.5, 20.0] };
         let polynomials = Basis::Chebyshev { interval: [-1.0, 2.0], count: 7 };
-        for basis in [&waves, &polynomials] {
+        let both = Basis::Modulated { interval: [-1.0, 2.0], carriers: vec![0.0, 15.0], degree: 3 };
+        for basis in [&waves, &both, &polynomials] {
             check(basis, Array1::linspace(-0.9, 1.9, 100));
             check(basis, ndarray::array![0.1, 0.7, 1.1]);
         }

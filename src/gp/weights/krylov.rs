@@ -1,11 +1,16 @@
 //! Generalised minimal residuals, for arrays.
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, Zip};
 
 use crate::error::Result;
 
 fn inner(a: &ArrayD<f64>, b: &ArrayD<f64>) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+    // Zip walks contiguous arrays of any dimension as vectors.
+    Zip::from(a).and(b).fold(0.0, |sum, a, b| sum + a * b)
+}
+
+pub(super) fn norm(x: &ArrayD<f64>) -> f64 {
+    inner(x, x).sqrt()
 }
 
 /// GMRES (Saad and Schultz 1986) with a right preconditioner and no restart: x of A x = b with ‖b − A x‖ at most
@@ -17,7 +22,7 @@ pub(super) fn gmres(
     tolerance: f64,
     limit: usize,
 ) -> Result<(ArrayD<f64>, f64)> {
-    let size = inner(b, b).sqrt();
+    let size = norm(b);
     if size == 0.0 {
         return Ok((ArrayD::zeros(b.raw_dim()), 0.0));
     }
@@ -36,7 +41,7 @@ pub(super) fn gmres(
                 *entry += along;
             }
         }
-        let length = inner(&next, &next).sqrt();
+        let length = norm(&next);
         for (i, (c, s)) in rotations.iter().enumerate() {
             let (a, b): (f64, f64) = (column[i], column[i + 1]);
             (column[i], column[i + 1]) = (c * a + s * b, c * b - s * a);

@@ -10,9 +10,11 @@
 mod axis;
 mod basis;
 mod bayes;
+mod galerkin;
 mod krylov;
 mod line;
-mod newton;
+mod line_posterior;
+mod samples;
 mod spectrum;
 mod tensor;
 mod tensor_posterior;

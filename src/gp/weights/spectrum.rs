@@ -5,6 +5,8 @@ use std::f64::consts::TAU;
 use num_complex::Complex;
 use realfft::RealFftPlanner;
 
+use super::basis::short_frequency;
+
 /// A spectral line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peak {
@@ -57,7 +59,9 @@ pub(super) fn peaks(samples: &[f64], step: f64, noise: f64) -> Vec<Peak> {
         }
     }
     let unit = TAU / (padded as f64 * step);
-    kept.into_iter().map(|(bin, size)| Peak { frequency: bin * unit, amplitude: size / gain }).collect()
+    kept.into_iter()
+        .map(|(bin, size)| Peak { frequency: short_frequency(bin * unit), amplitude: size / gain })
+        .collect()
 }
 
 /// Blackman–Harris coefficients of four terms.

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use ndarray::{Array1, Array2, ArrayD, Axis as Direction, IxDyn};
 
 use super::axis::Axis;
+use super::galerkin::outer;
 use crate::error::{Error, Result};
 use crate::gp::problem::{Derivative, Problem, tensor_grid};
 use crate::gp::solution::Posterior;
@@ -79,9 +80,7 @@ impl TensorPosterior {
         let adjoint = self.adjoint()?;
         let mut all = Array2::zeros((points.nrows(), shape.iter().product()));
         for (i, mut row) in all.rows_mut().into_iter().enumerate() {
-            let phi = ArrayD::from_shape_fn(IxDyn(&shape), |index| {
-                tables.iter().enumerate().map(|(d, t)| t[[i, index[d]]]).product::<f64>()
-            });
+            let phi = outer(&tables.iter().map(|t| t.row(i).to_owned()).collect::<Vec<_>>());
             let solved = adjoint.solve_once(phi.view())?;
             row.iter_mut().zip(&solved).for_each(|(o, s)| *o = self.deviation * s);
         }

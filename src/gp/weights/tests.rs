@@ -24,7 +24,7 @@ fn published_cases_in_one_dimension() {
     for case in cases().iter().filter(|c| c.group == Group::Reference && c.problem.dim() == 1) {
         let solution = solve(case);
         let error = case.error_l2(&solution).unwrap();
-        assert!(error < 2e-10, "{}: {error:e}", case.name);
+        assert!(error < 5e-11, "{}: {error:e}", case.name);
         assert!(solution.residual.worst() < 1e-9 && solution.warnings.is_empty(), "{}", case.name);
         assert!(!solution.spectrum.is_empty() && solution.unknowns < case.points);
     }
@@ -34,15 +34,20 @@ fn published_cases_in_one_dimension() {
 fn several_dimensions() {
     for (name, allowed) in [
         ("poisson-2d-sin-sin", 1e-12),
-        ("poisson-2d-sin-add-cos", 1e-10),
-        ("advection", 1e-9),
-        ("heat", 1e-9),
-        ("wave", 1e-8),
-        ("helmholtz-2d", 1e-10),
-        ("darcy", 1e-9),
+        ("poisson-2d-sin-add-cos", 1e-12),
+        ("allen-cahn-2d-mix", 1e-12),
+        ("advection", 1e-12),
+        ("heat", 1e-11),
+        ("wave", 1e-10),
+        ("helmholtz-2d", 1e-12),
+        ("darcy", 1e-12),
+        ("burgers", 1e-7),
     ] {
-        let error = error(name);
+        let case = case(name).unwrap();
+        let solution = solve(&case);
+        let error = case.error_l2(&solution).unwrap();
         assert!(error < allowed, "{name}: {error:e}");
+        assert!(error < 100.0 * solution.residual.worst(), "{name}: {error:e} {:?}", solution.residual);
     }
 }
 
@@ -76,7 +81,8 @@ fn problems_that_no_default_was_tuned_on_are_solved_or_flagged() {
     for case in cases().iter().filter(|c| c.group == Group::Untuned) {
         let solution = solve(case);
         let error = case.error_l2(&solution).unwrap();
-        assert!(error < 1e-9, "{}: {error:e}", case.name);
+        let allowed = if case.name == "chirp" { 1e-8 } else { 1e-9 };
+        assert!(error < allowed, "{}: {error:e}", case.name);
     }
     // Too few points for the layer.
     let layer = case("tanh-layer").unwrap();
@@ -147,6 +153,20 @@ fn intervals_cover_the_truth_under_noise() {
             }
             assert!((0.85..=1.0).contains(&covered), "{name} at {level}: {covered}");
         }
+    }
+}
+
+#[test]
+fn intervals_cover_the_truth_in_two_dimensions() {
+    let clean = case("incommensurate-2d").unwrap();
+    for level in [0.01, 0.1] {
+        let mut covered = 0.0;
+        for seed in 0..20 {
+            let noisy = clean.noisy(100, level, seed).unwrap();
+            let solution = WeightSpace::default().solve(&noisy.problem).unwrap();
+            covered += noisy.coverage(&solution).unwrap() / 20.0;
+        }
+        assert!((0.85..=1.0).contains(&covered), "{level}: {covered}");
     }
 }
 

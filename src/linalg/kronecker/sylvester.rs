@@ -17,7 +17,7 @@ use crate::linalg::dense::{Eigen, Lu};
 #[derive(Clone, Debug)]
 pub struct SylvesterSolver {
     factors: Arc<Vec<Array2<f64>>>,
-    bases: Arc<Vec<Basis>>,
+    bases: Arc<Vec<Arc<Basis>>>,
     shift: f64,
     method: Method,
 }
@@ -70,8 +70,16 @@ impl SylvesterSolver {
     /// [`Error::Shape`] where a factor is not square; [`Error::Singular`] where two factors are defective, or the
     /// whole system is singular and not diagonalised.
     pub fn new(factors: Vec<Array2<f64>>, shift: f64) -> Result<Self> {
-        let bases =
-            factors.iter().enumerate().map(|(axis, a)| Basis::new(axis, a.view())).collect::<Result<_>>()?;
+        let mut bases: Vec<Arc<Basis>> = Vec::new();
+        for (axis, a) in factors.iter().enumerate() {
+            // Axes are often alike.
+            let twin = factors[..axis].iter().position(|other| other == a);
+            let basis = match twin {
+                Some(other) => bases[other].clone(),
+                None => Arc::new(Basis::new(axis, a.view())?),
+            };
+            bases.push(basis);
+        }
         Self::assemble(Arc::new(factors), Arc::new(bases), shift)
     }
 
@@ -91,7 +99,7 @@ impl SylvesterSolver {
         Self::new(self.factors.iter().map(|a| a.t().to_owned()).collect(), self.shift)
     }
 
-    fn assemble(factors: Arc<Vec<Array2<f64>>>, bases: Arc<Vec<Basis>>, shift: f64) -> Result<Self> {
+    fn assemble(factors: Arc<Vec<Array2<f64>>>, bases: Arc<Vec<Arc<Basis>>>, shift: f64) -> Result<Self> {
         let worst = (0..bases.len()).max_by(|i, j| bases[*i].condition.total_cmp(&bases[*j].condition));
         let method = match worst {
             None => return Err(Error::shape("factors of a Sylvester equation", "at least one", &[])),
@@ -212,7 +220,7 @@ impl Basis {
 }
 
 /// 1 / (Σ λ + shift) on the grid of all eigenvalues, 0 where the sum vanishes to rounding.
-fn reciprocals(bases: &[Basis], shift: f64) -> ArrayD<Complex<f64>> {
+fn reciprocals(bases: &[Arc<Basis>], shift: f64) -> ArrayD<Complex<f64>> {
     let shape: Vec<usize> = bases.iter().map(|b| b.values.len()).collect();
     let mut sums = ArrayD::from_elem(shape, Complex::from(shift));
     for_each_indexed(&mut sums, |index, sum| {
@@ -222,8 +230,8 @@ fn reciprocals(bases: &[Basis], shift: f64) -> ArrayD<Complex<f64>> {
     sums.mapv(|s| if s.norm() <= NULL * largest { Complex::from(0.0) } else { s.inv() })
 }
 
-fn direct(factors: &[Array2<f64>], bases: &[Basis], axis: usize, shift: f64) -> Result<Method> {
-    let mut others: Vec<&Basis> = bases.iter().collect();
+fn direct(factors: &[Array2<f64>], bases: &[Arc<Basis>], axis: usize, shift: f64) -> Result<Method> {
+    let mut others: Vec<&Basis> = bases.iter().map(Arc::as_ref).collect();
     others.remove(axis);
     if let Some(other) = others.iter().find(|b| b.condition.is_infinite()) {
         return Err(Error::Singular {

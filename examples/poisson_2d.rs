@@ -1,0 +1,59 @@
+//! Poisson's equation on a square,
+//!
+//!   Δu = f on [0, 2π]²,  u = sin 6x cos 20x + sin 6y cos 20y on the boundary,
+//!
+//! by a tensor product of the features found along each axis and one Sylvester equation.
+//!
+//! cargo run --release --example poisson_2d -- [FOLDER] [SIZE]   (target/examples-output and 200 points an axis)
+
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use ndarray::ArrayD;
+use wellposed::error::{Error, Result};
+use wellposed::gp::benchmark::case;
+use wellposed::gp::{Derivative, WeightSpace};
+use wellposed::plot::{Image, Montage, Panel, Row, Scale};
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = PathBuf::from(arguments.next().unwrap_or("target/examples-output".into()));
+    let size: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(200);
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+
+    // Problem and solver.
+    let case = case("poisson-2d-sin-add-cos")?;
+    let solution = WeightSpace { points: Some(size), ..WeightSpace::default() }.solve(&case.problem)?;
+
+    // Result.
+    println!(
+        "{} unknowns, error {:.1e}, residual {:.1e}, {:.1} ms",
+        solution.unknowns,
+        case.error_l2(&solution)?,
+        solution.residual.worst(),
+        1e3 * solution.elapsed.as_secs_f64()
+    );
+    for line in solution.spectrum.iter().filter(|line| line.weight > 1e-3) {
+        println!("axis {}: ω = {:.4}, relative amplitude {:.3}", line.axis, line.frequency, line.weight);
+    }
+
+    // Pictures: x to the right, y upwards.
+    let axes = case.problem.uniform_axes(256);
+    let u = solution.mean_on_grid(&axes)?;
+    let error = &u - &case.exact.on_grid(&axes, Derivative::VALUE);
+    let row = |title: &str, values: &ArrayD<f64>| -> Result<Row> {
+        let limit = values.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
+        let panel = Panel::new(title, "", image(values)?);
+        Ok(Row { scale: Scale::error(limit, ""), panels: vec![Some(panel)] })
+    };
+    let rows = vec![row("u", &u)?, row("u − exact", &error)?];
+    Montage { rows, panel_width: 320 }.save(folder.join("poisson_2d.png"))?;
+    println!("picture: {}/poisson_2d.png", folder.display());
+    Ok(())
+}
+
+fn image(values: &ArrayD<f64>) -> Result<Image> {
+    let (nx, ny) = (values.shape()[0], values.shape()[1]);
+    let pixels: Vec<f32> = (0..ny).rev().flat_map(|j| (0..nx).map(move |i| values[[i, j]] as f32)).collect();
+    Image::new(&Tensor::from_vec(pixels, (ny, nx), &Device::Cpu)?, [1.0, 1.0])
+}
