@@ -1,6 +1,9 @@
 //! The tool as a user meets it: the built binary on small volumes, good and bad.
 #![cfg(feature = "cli")]
 
+#[path = "cli/diffusion.rs"]
+mod diffusion;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -79,6 +79,8 @@ pub struct Reconstruction {
     pub method: String,
     /// The result.
     pub volume: Volume,
+    /// Volumes to write beside it, with what goes into their names: std → out.std.nii.gz.
+    pub beside: Vec<(&'static str, Volume)>,
     /// How the method ended.
     pub termination: Termination,
     /// Steps done; 1 for a direct method.
@@ -105,6 +107,9 @@ pub fn deliver(
         console::say(&format!("Stopped after {steps} steps; the estimate so far is written."));
     }
     volume.write(&options.output)?;
+    for (part, volume) in &reconstruction.beside {
+        volume.write(output::part_of(&options.output, part))?;
+    }
     output::save_config(&options.output, command, config)?;
     let metrics = match (reference, &options.reference) {
         (Some(reference), Some(path)) => Some(Metrics::of(volume, reference, path)?),
@@ -143,6 +148,9 @@ fn draw(
         None => view::overview(method, volume, options.window)?,
     };
     montage.save(plot)?;
+    if let Some((_, deviation)) = reconstruction.beside.iter().find(|(part, _)| *part == "std") {
+        view::spread(deviation)?.save(output::beside(plot, "-std.png"))?;
+    }
     if progress.history.len() > 1 {
         let series = vec![Series::history(method.clone(), &progress.history)];
         Curves::convergence(progress.measure.clone(), series)

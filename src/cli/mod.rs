@@ -8,6 +8,7 @@ mod compare;
 mod console;
 mod ct;
 mod deliver;
+mod diffusion;
 mod failure;
 mod info;
 mod mri;
@@ -15,6 +16,7 @@ mod output;
 mod pde;
 mod progress;
 mod report;
+mod restore;
 mod view;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     /// Magnetic-resonance imaging: simulate and reconstruct scans.
     #[command(subcommand)]
     Mri(mri::Command),
+    /// Restores images with a diffusion prior: inpainting, deblurring, enlarging.
+    Restore(restore::Arguments),
     /// Metrics of a volume against a reference.
     Compare(compare::Arguments),
     /// What this build and machine offer, or what a file holds.
@@ -57,6 +61,7 @@ impl Command {
             Self::Ct(command) => command.run(),
             Self::Pde(command) => pde::run(&command),
             Self::Mri(command) => command.run(),
+            Self::Restore(arguments) => restore::run(&arguments),
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Info(arguments) => info::run(&arguments),
         }

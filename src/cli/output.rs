@@ -9,7 +9,7 @@ use wellposed::io::atomic;
 use super::failure::{Failure, Outcome};
 
 /// Endings that are cut off a result's name to make the names of the files beside it.
-const ENDINGS: &[&str] = &[".nii.gz", ".nii", ".h5", ".hdf5", ".png"];
+const ENDINGS: &[&str] = &[".nii.gz", ".nii", ".h5", ".hdf5", ".png", ".npy", ".cfl", ".tif", ".tiff"];
 
 /// The file beside `path` whose name ends in `suffix` instead: out.nii.gz → out.config.json.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -18,6 +18,13 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let stem =
         ENDINGS.iter().find(|e| lower.ends_with(**e)).map_or(&*name, |e| &name[..name.len() - e.len()]);
     path.with_file_name(format!("{stem}{suffix}"))
+}
+
+/// The volume beside `path` with `part` before its ending: out.nii.gz → out.std.nii.gz.
+pub fn part_of(path: &Path, part: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = beside(path, "").file_name().unwrap_or_default().to_string_lossy().into_owned();
+    beside(path, &format!(".{part}{}", &name[stem.len().min(name.len())..]))
 }
 
 /// Usage errors for outputs that can't be written: a volume or scan, and a picture.
@@ -74,5 +81,7 @@ mod tests {
         assert_eq!(name("a/out.nii.gz"), "a/out.config.json");
         assert_eq!(name("scan.H5"), "scan.config.json");
         assert_eq!(name("odd.name"), "odd.name.config.json");
+        assert_eq!(part_of(Path::new("a/out.nii.gz"), "std"), Path::new("a/out.std.nii.gz"));
+        assert_eq!(part_of(Path::new("odd.npy"), "std"), Path::new("odd.std.npy"));
     }
 }

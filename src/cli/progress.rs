@@ -23,7 +23,7 @@ pub fn catch_interrupts() {
 }
 
 /// Whether Ctrl-C was pressed.
-fn interrupted() -> bool {
+pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
@@ -46,6 +46,11 @@ impl Progress {
             bar.set_style(style);
         }
         Self { bar, measure: String::new(), history: Vec::new() }
+    }
+
+    /// Says that something else is done now.
+    pub fn rename(&self, what: String) {
+        self.bar.set_prefix(what);
     }
 
     /// Removes the bar.

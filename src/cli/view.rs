@@ -75,6 +75,14 @@ pub fn overview(title: &str, volume: &Volume, window: Option<Window>) -> Outcome
     Ok(Montage { rows: vec![Row { scale: scale(volume, window)?, panels }], panel_width: 384 })
 }
 
+/// Standard deviations, black where there is none and white at the 99.5th percentile.
+pub fn spread(deviation: &Volume) -> Outcome<Montage> {
+    let unit = deviation.unit();
+    let mut montage = overview("standard deviation", &deviation.clone().with_unit(Unit::Arbitrary), None)?;
+    montage.rows.iter_mut().for_each(|row| row.scale.units = unit.symbol().into());
+    Ok(montage)
+}
+
 /// The middle slice of the reference and of volumes on its grid, with errors below.
 pub fn comparison(
     reference: &Volume,

@@ -29,6 +29,15 @@ pub enum Consistency {
         /// Iterations.
         iterations: usize,
     },
+    /// The same with γ = r²/noise², r² = s²σ: what is left of the error of a network that denoises σ grows about like
+    /// √σ, more slowly than that of an isotropic Gaussian prior. Needs a positive noise level.
+    Learned {
+        /// s, the error that is allowed the denoised image at σ = 1. Errors that the data see can be corrected by
+        /// them, so that it is larger than the network's own error.
+        error: f64,
+        /// Iterations.
+        iterations: usize,
+    },
     /// The same with γ = σ²/(2 λ noise²): DiffPIR (Zhu et al. 2305.08995). Needs a positive noise level.
     DiffPir {
         /// λ, the weight of the prior.
@@ -55,18 +64,16 @@ pub enum Consistency {
 
 impl Consistency {
     /// The arrays that the data step carries from step to step.
-    pub(super) fn buffers(&self, problem: &Problem<'_>) -> Result<Vec<(&'static str, Buffer)>> {
-        match self {
-            Self::AdmmTv(_) => Ok(vec![("split", problem.buffer()?), ("dual", problem.buffer()?)]),
-            _ => Ok(Vec::new()),
-        }
+    pub(super) fn arrays(&self) -> &'static [&'static str] {
+        if matches!(self, Self::AdmmTv(_)) { &["split", "dual"] } else { &[] }
     }
 
     pub(super) fn check(&self, problem: &Problem<'_>) -> Result<()> {
         if *self != Self::None {
             problem.measurement()?;
         }
-        let needs_noise = matches!(self, Self::NoiseAware { .. } | Self::DiffPir { .. });
+        let needs_noise =
+            matches!(self, Self::NoiseAware { .. } | Self::Learned { .. } | Self::DiffPir { .. });
         if needs_noise && problem.noise() <= 0.0 {
             return Err(Error::parameter(
                 "noise",
@@ -92,6 +99,10 @@ impl Consistency {
                 let variance = (spread * sigma).powi(2) / (spread * spread + sigma * sigma);
                 let noise = problem.noise().powi(2);
                 proximal(problem, noise / variance, 1.0, iterations, state, ws)
+            }
+            Self::Learned { error, iterations } => {
+                let noise = problem.noise().powi(2);
+                proximal(problem, noise / (error * error * sigma), 1.0, iterations, state, ws)
             }
             Self::DiffPir { lambda, iterations } => {
                 let weight = 2.0 * lambda * (problem.noise() / sigma).powi(2);
@@ -149,7 +160,7 @@ fn proximal(
     vector::accumulate(data, &[(keep, estimate.tensor())], &mut right)?;
     let solver = ConjugateGradient { max_iterations: iterations, tolerance: 0.0 };
     let solution =
-        solver.solve(&Shifted { a, keep, data }, right.tensor(), Some(estimate.tensor()), &mut ())?;
+        solver.solve(&Shifted { a: &a, keep, data }, right.tensor(), Some(estimate.tensor()), &mut ())?;
     ws.give(right);
     vector::copy(&solution.value, estimate)
 }
@@ -169,7 +180,7 @@ fn null_space(
     let mut right = ws.take(a.domain(), problem.batch())?;
     a.adjoint_into(residual.tensor(), &mut right, ws)?;
     let solver = ConjugateGradient { max_iterations: iterations, tolerance };
-    let step = solver.solve(&Shifted { a, keep: 0.0, data: 1.0 }, right.tensor(), None, &mut ())?;
+    let step = solver.solve(&Shifted { a: &a, keep: 0.0, data: 1.0 }, right.tensor(), None, &mut ())?;
     ws.give(residual);
     ws.give(right);
     vector::accumulate(1.0, &[(1.0, &step.value)], estimate)
@@ -218,7 +229,7 @@ impl AdmmTv {
         a.adjoint_into(y, &mut right, ws)?;
         let add = AddAdjoint { slices, rho: self.rho };
         launch(add, &[split.tensor(), dual.tensor()], &mut [&mut right])?;
-        let coupled = SliceCoupled { a, slices, rho: self.rho, volume };
+        let coupled = SliceCoupled { a: &a, slices, rho: self.rho, volume };
         let solver = ConjugateGradient { max_iterations: self.iterations, tolerance: 0.0 };
         let solution = solver.solve(&coupled, right.tensor(), Some(x.tensor()), &mut ())?;
         ws.give(right);

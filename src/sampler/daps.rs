@@ -1,7 +1,7 @@
 //! Decoupled annealing posterior sampling.
 
 use crate::error::{Error, Result};
-use crate::linalg::ConjugateGradient;
+use crate::linalg::{ConjugateGradient, LinearOperator};
 use crate::prior::schedule::Grid;
 use crate::sampler::consistency::Shifted;
 use crate::sampler::dps::start;
@@ -143,7 +143,7 @@ impl Daps {
         a.adjoint_into(data.tensor(), &mut right, ws)?;
         vector::accumulate(1.0, &[(keep, moved.tensor())], &mut right)?;
         let solver = ConjugateGradient { max_iterations: iterations, tolerance: 1e-6 };
-        let system = Shifted { a, keep, data: 1.0 };
+        let system = Shifted { a: &a, keep, data: 1.0 };
         let drawn = solver.solve(&system, right.tensor(), Some(moved.tensor()), &mut ())?;
         ws.give(data);
         ws.give(right);

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::linalg::LinearOperator;
 use crate::prior::schedule::Grid;
 use crate::sampler::state::{START, STEPS};
 use crate::sampler::{Problem, Sampler, State};
@@ -68,12 +69,19 @@ impl Sampler for Dps {
     }
 }
 
-/// A state with x ~ N(0, σ²), the estimate, and more arrays of zeros.
+/// A state with x = start + σ n, the estimate (that of the start), and more arrays of zeros.
 pub(super) fn start(problem: &Problem<'_>, sigma: f64, seed: u64, more: &[&'static str]) -> Result<State> {
     let mut x = problem.buffer()?;
     normal(Noise::new(seed, START), &mut x)?;
-    vector::accumulate(sigma, &[], &mut x)?;
-    let mut buffers = vec![("x", x), ("estimate", problem.buffer()?)];
+    let mut estimate = problem.buffer()?;
+    match problem.start() {
+        None => vector::accumulate(sigma, &[], &mut x)?,
+        Some(start) => {
+            vector::accumulate(sigma, &[(1.0, start)], &mut x)?;
+            estimate.copy_from(start)?;
+        }
+    }
+    let mut buffers = vec![("x", x), ("estimate", estimate)];
     for name in more {
         buffers.push((*name, problem.buffer()?));
     }
@@ -98,19 +106,12 @@ pub(super) fn ancestral(
     Ok(())
 }
 
-/// The data of a few images from number `first` on.
-pub(super) fn data_of(problem: &Problem<'_>, first: usize, count: usize) -> Result<Tensor> {
-    let (a, y) = problem.measurement()?;
-    let item = a.range().tensor_shape(&[]);
-    Ok(y.reshape([&[problem.items()], &item[..]].concat())?.narrow(0, first, count)?)
-}
-
 /// Aᴴ(A d − y)/‖A d − y‖, item by item: the gradient of the norm with respect to the denoised images.
 fn unit_residual(problem: &Problem<'_>, first: usize, denoised: &Tensor) -> Result<Tensor> {
-    let (a, _) = problem.measurement()?;
     let count = denoised.dim(0)?;
+    let (a, data) = problem.part(first, count)?;
     let mut residual = Buffer::copy_of(&a.apply(denoised)?)?;
-    vector::accumulate(1.0, &[(-1.0, &data_of(problem, first, count)?)], &mut residual)?;
+    vector::accumulate(1.0, &[(-1.0, &data)], &mut residual)?;
     let sizes = vector::norm(residual.tensor(), count)?;
     let mut gradient = Buffer::copy_of(&a.adjoint(residual.tensor())?)?;
     let unit: Vec<f64> = sizes.iter().map(|n| if *n > 0.0 { 1.0 / n } else { 0.0 }).collect();

@@ -2,9 +2,10 @@
 
 use crate::error::Result;
 use crate::prior::schedule::Grid;
+use crate::sampler::dps::start;
 use crate::sampler::stepper::Levels;
 use crate::sampler::{AdmmTv, Consistency, NoiseFrom, Problem, Sampler, State, Stepper};
-use crate::tensor::random::{Noise, normal};
+use crate::tensor::random::Noise;
 use crate::tensor::{Workspace, vector};
 
 /// Denoise, data step, step: DDS, DiffPIR, DDNM and plain sampling differ only in the two parts in the middle.
@@ -53,6 +54,29 @@ impl Guided {
         Self { consistency: Consistency::AdmmTv(admm), ..Self::dds() }
     }
 
+    /// Plug and play: the denoiser and the data take turns over falling noise levels from `level` down, without noise
+    /// (Zhang et al. 2008.13751). One image, not a sample of the posterior; for uncertainty take
+    /// [`Guided::noise_aware`].
+    pub fn plug_and_play(level: f64, error: f64) -> Self {
+        Self {
+            grid: Grid::Karras { min: 0.02, max: level, rho: 7.0 },
+            steps: 15,
+            stepper: Stepper::PlugAndPlay,
+            consistency: Consistency::Learned { error, iterations: 20 },
+            clip: true,
+        }
+    }
+
+    /// DDS with the weight of the data that their noise asks for, rather than a fixed γ.
+    pub fn noise_aware(level: f64, error: f64) -> Self {
+        Self {
+            grid: Grid::Karras { min: 0.02, max: level, rho: 7.0 },
+            consistency: Consistency::Learned { error, iterations: 20 },
+            clip: true,
+            ..Self::dds()
+        }
+    }
+
     /// DiffPIR (Zhu et al. 2305.08995): weight λ of the prior (7 is a good start), share ζ of fresh noise (0.3).
     pub fn diffpir(lambda: f64, zeta: f64) -> Self {
         Self {
@@ -71,6 +95,7 @@ impl Guided {
 impl Sampler for Guided {
     fn name(&self) -> &'static str {
         match self.consistency {
+            _ if self.stepper == Stepper::PlugAndPlay => "pnp",
             Consistency::None => "unconditional",
             Consistency::DiffPir { .. } => "diffpir",
             Consistency::NullSpace { .. } => "ddnm",
@@ -86,15 +111,8 @@ impl Sampler for Guided {
         let sigmas = self.grid.sigmas(self.steps)?;
         self.stepper.check()?;
         self.consistency.check(problem)?;
-        let mut x = problem.buffer()?;
-        normal(Noise::new(seed, super::state::START), &mut x)?;
-        vector::accumulate(sigmas[0], &[], &mut x)?;
-        let mut buffers = vec![("x", x), ("estimate", problem.buffer()?), ("network", problem.buffer()?)];
-        for name in self.stepper.arrays() {
-            buffers.push((name, problem.buffer()?));
-        }
-        buffers.extend(self.consistency.buffers(problem)?);
-        Ok(State::new(seed, buffers))
+        let more = [&["network"], self.stepper.arrays(), self.consistency.arrays()].concat();
+        start(problem, sigmas[0], seed, &more)
     }
 
     fn step(&self, problem: &Problem<'_>, state: &mut State, ws: &mut Workspace) -> Result<f64> {

@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::linalg::ConjugateGradient;
+use crate::linalg::{ConjugateGradient, LinearOperator};
 use crate::prior::schedule::Grid;
 use crate::sampler::consistency::Shifted;
-use crate::sampler::dps::{ancestral, data_of, start};
+use crate::sampler::dps::{ancestral, start};
 use crate::sampler::state::STEPS;
 use crate::sampler::{Problem, Sampler, State};
 use crate::tensor::random::Noise;
@@ -78,13 +78,13 @@ impl PiGdm {
         first: usize,
         denoised: &Tensor,
     ) -> Result<Tensor> {
-        let (a, _) = problem.measurement()?;
+        let (a, data) = problem.part(first, denoised.dim(0)?)?;
         let variance = (self.spread * sigma).powi(2) / (self.spread.powi(2) + sigma * sigma);
-        let mut residual = Buffer::copy_of(&data_of(problem, first, denoised.dim(0)?)?)?;
+        let mut residual = Buffer::copy_of(&data)?;
         vector::accumulate(1.0, &[(-1.0, &a.apply(denoised)?)], &mut residual)?;
         let right = a.adjoint(residual.tensor())?;
         let solver = ConjugateGradient { max_iterations: self.iterations, tolerance: self.tolerance };
-        let system = Shifted { a, keep: problem.noise().powi(2), data: variance };
+        let system = Shifted { a: &a, keep: problem.noise().powi(2), data: variance };
         Ok(solver.solve(&system, &right, None, &mut ())?.value)
     }
 }

@@ -58,7 +58,33 @@ pub fn posterior(
             break;
         }
     }
-    summarise(samples, quantiles, termination)
+    Posterior::of(samples, quantiles, termination)
+}
+
+impl Posterior {
+    /// Summarises samples of one shape. One sample has deviation 0.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor};
+    /// use wellposed::{observe::Termination, sampler::Posterior};
+    /// let sample = |v: f64| Tensor::new(&[v], &Device::Cpu);
+    /// let posterior = Posterior::of(vec![sample(1.0)?, sample(3.0)?], &[0.25], Termination::Completed)?;
+    /// assert_eq!(posterior.mean.to_vec1::<f64>()?, [2.0]);
+    /// assert_eq!(posterior.quantiles[0].1.to_vec1::<f64>()?, [1.5]);
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for no samples, [`Error::Shape`] for samples of different shapes.
+    pub fn of(samples: Vec<Tensor>, quantiles: &[f64], termination: Termination) -> Result<Self> {
+        let Some(first) = samples.first() else {
+            return Err(Error::parameter("samples", 0, "a summary needs at least 1"));
+        };
+        if let Some(other) = samples.iter().find(|s| s.dims() != first.dims()) {
+            return Err(Error::shape("samples", format!("{:?}", first.dims()), other.dims()));
+        }
+        summarise(samples, quantiles, termination)
+    }
 }
 
 fn summarise(samples: Vec<Tensor>, quantiles: &[f64], termination: Termination) -> Result<Posterior> {

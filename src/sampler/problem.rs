@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
 use crate::prior::{Denoiser, Pullback};
+use crate::sampler::Measured;
 use crate::tensor::{Buffer, Space, vector};
 
 /// The measurement y = A x + n, n ~ N(0, noise²), of images x in the data range of the prior.
@@ -14,6 +15,8 @@ use crate::tensor::{Buffer, Space, vector};
 #[derive(Clone, Copy, Debug)]
 pub struct Problem<'a> {
     measurement: Option<(&'a dyn LinearOperator, &'a Tensor)>,
+    roots: Option<&'a Tensor>,
+    start: Option<&'a Tensor>,
     prior: &'a dyn Denoiser,
     noise: f64,
     chunk: usize,
@@ -47,6 +50,8 @@ impl<'a> Problem<'a> {
         }
         Ok(Self {
             measurement: Some((operator, data)),
+            roots: None,
+            start: None,
             prior,
             noise,
             chunk: 8,
@@ -64,8 +69,9 @@ impl<'a> Problem<'a> {
         dtype: DType,
         device: &'a Device,
     ) -> Result<Self> {
+        let image = Image::Free(shape, dtype, device);
         let problem =
-            Self { measurement: None, prior, noise: 0.0, chunk: 8, image: Image::Free(shape, dtype, device) };
+            Self { measurement: None, roots: None, start: None, prior, noise: 0.0, chunk: 8, image };
         if shape.len() < problem.image_rank() {
             return Err(Error::shape("samples", "[batch…, height, width] (complex: and 2)", shape));
         }
@@ -78,6 +84,37 @@ impl<'a> Problem<'a> {
         Self { chunk: chunk.max(1), ..self }
     }
 
+    /// Gives every datum its own precision: from now on the operator is diag(`roots`) A, with `roots` of the shape
+    /// of the data (without a complex axis) or of one item of it. The data must be weighted already.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::Unsupported`] without data; [`Error::NotFinite`].
+    pub fn weighted(self, roots: &'a Tensor) -> Result<Self> {
+        let (operator, _) = self.given()?;
+        operator.range().with_field(crate::tensor::Field::Real).check("weights of the data", roots)?;
+        vector::require_finite("weights of the data", roots)?;
+        Ok(Self { roots: Some(roots), ..self })
+    }
+
+    /// Starts samplers at this estimate with noise of their first level added, rather than at noise alone. It has the
+    /// shape of the samples.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]; [`Error::NotFinite`].
+    pub fn starting_at(self, start: &'a Tensor) -> Result<Self> {
+        let expected = self.image_space().tensor_shape(self.batch());
+        if start.dims() != expected {
+            return Err(Error::shape("start of the sampler", format!("{expected:?}"), start.dims()));
+        }
+        vector::require_finite("start of the sampler", start)?;
+        Ok(Self { start: Some(start), ..self })
+    }
+
+    /// The estimate that samplers start at.
+    pub fn start(&self) -> Option<&'a Tensor> {
+        self.start
+    }
+
     /// The prior.
     pub fn prior(&self) -> &'a dyn Denoiser {
         self.prior
@@ -88,12 +125,35 @@ impl<'a> Problem<'a> {
         self.noise
     }
 
+    fn given(&self) -> Result<(&'a dyn LinearOperator, &'a Tensor)> {
+        self.measurement.ok_or_else(|| Error::Unsupported("this sampler needs data".into()))
+    }
+
     /// The operator and the data.
     ///
     /// # Errors
     /// [`Error::Unsupported`] without data.
-    pub fn measurement(&self) -> Result<(&'a dyn LinearOperator, &'a Tensor)> {
-        self.measurement.ok_or_else(|| Error::Unsupported("this sampler needs data".into()))
+    pub fn measurement(&self) -> Result<(Measured<'a>, &'a Tensor)> {
+        let (operator, data) = self.given()?;
+        Ok((Measured::new(operator, self.roots.cloned()), data))
+    }
+
+    /// The operator and the data of `count` images from number `first` on, with one batch axis.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without data.
+    pub fn part(&self, first: usize, count: usize) -> Result<(Measured<'a>, Tensor)> {
+        let (operator, data) = self.given()?;
+        let item = operator.range().tensor_shape(&[]);
+        let some = |x: &Tensor, item: &[usize]| -> Result<Tensor> {
+            Ok(x.reshape([&[self.items()], item].concat())?.narrow(0, first, count)?)
+        };
+        let shape = operator.range().shape();
+        let roots = match self.roots {
+            Some(roots) if roots.dims() != shape => Some(some(roots, shape)?),
+            roots => roots.cloned(),
+        };
+        Ok((Measured::new(operator, roots), some(data, &item)?))
     }
 
     /// Whether there are data.

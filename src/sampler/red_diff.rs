@@ -1,7 +1,7 @@
 //! RED-Diff: regularisation by denoising diffusion.
 
 use crate::error::{Error, Result};
-use crate::linalg::ConjugateGradient;
+use crate::linalg::{ConjugateGradient, LinearOperator};
 use crate::prior::schedule::Grid;
 use crate::sampler::consistency::Shifted;
 use crate::sampler::state::STEPS;
@@ -43,7 +43,7 @@ impl Sampler for RedDiff {
         self.steps
     }
 
-    /// μ starts at A†y, found by conjugate gradients from zero.
+    /// μ starts at the problem's start, or else at A†y, found by conjugate gradients from zero.
     fn init(&self, problem: &Problem<'_>, seed: u64) -> Result<State> {
         if self.lambda.is_nan() || self.lambda < 0.0 || self.rate.is_nan() || self.rate <= 0.0 {
             let found = format!("lambda {}, rate {}", self.lambda, self.rate);
@@ -55,9 +55,14 @@ impl Sampler for RedDiff {
         }
         self.grid.sigmas(self.steps)?;
         let (a, y) = problem.measurement()?;
-        let solver = ConjugateGradient { max_iterations: 20, tolerance: 1e-3 };
-        let system = Shifted { a, keep: 0.0, data: 1.0 };
-        let mean = Buffer::copy_of(&solver.solve(&system, &a.adjoint(y)?, None, &mut ())?.value)?;
+        let mean = match problem.start() {
+            Some(start) => Buffer::copy_of(start)?,
+            None => {
+                let solver = ConjugateGradient { max_iterations: 20, tolerance: 1e-3 };
+                let system = Shifted { a: &a, keep: 0.0, data: 1.0 };
+                Buffer::copy_of(&solver.solve(&system, &a.adjoint(y)?, None, &mut ())?.value)?
+            }
+        };
         let mut buffers = vec![("estimate", mean)];
         for name in ["x", "network", "gradient", "first", "second"] {
             buffers.push((name, problem.buffer()?));

@@ -1,6 +1,7 @@
 //! Predictor–corrector sampling of the score SDEs.
 
 use crate::error::Result;
+use crate::linalg::LinearOperator;
 use crate::prior::schedule::Sde;
 use crate::sampler::state::{CORRECTOR, INNER, START, STEPS};
 use crate::sampler::{Problem, Sampler, State};

@@ -31,6 +31,9 @@ pub enum Stepper {
         /// Which ε̂.
         noise: NoiseFrom,
     },
+    /// x ← x̂₀, without any noise: half-quadratic splitting with a denoiser (plug and play; Zhang et al. 2008.13751,
+    /// DPIR). It samples nothing; it seeks one image that the data and the denoiser agree on.
+    PlugAndPlay,
     /// x ← x̂₀ + (σ'/σ)²(x − x̂₀) + σ' √(1 − (σ'/σ)²) z: the exact step given x₀ = x̂₀ (DDPM).
     Ancestral,
     /// DPM-Solver++ multistep, orders 1 to 3 (Lu et al. 2211.01095, alg. 2).
@@ -99,6 +102,7 @@ impl Stepper {
     pub(super) fn arrays(&self) -> &'static [&'static str] {
         match self {
             Self::Ddim { .. }
+            | Self::PlugAndPlay
             | Self::Ancestral
             | Self::DpmPlusPlusSingle
             | Self::DpmSingle { .. }
@@ -147,6 +151,10 @@ impl Stepper {
         }
         match *self {
             Self::Ddim { eta, noise: from } => ddim(levels, eta, from, noise, state, ws),
+            Self::PlugAndPlay => {
+                let [x, estimate] = state.many(["x", "estimate"]);
+                vector::copy(estimate.tensor(), x)
+            }
             Self::Ancestral => {
                 let [x, estimate] = state.many(["x", "estimate"]);
                 ancestral(levels.sigma, levels.next, noise, x, estimate, ws)

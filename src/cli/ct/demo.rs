@@ -7,14 +7,16 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::io::{Unit, Volume, atomic};
+use wellposed::io::{CtScan, Unit, Volume, atomic};
 use wellposed::observe::Solution;
 use wellposed::operator::ct::{ParallelBeam, hounsfield::MU_WATER};
 use wellposed::phantom::Thorax;
 use wellposed::plot::{Curves, Plane, Series};
 
 use super::method::{Method, Settings};
+use super::sample;
 use super::scan::{self, Simulation};
+use crate::cli::diffusion;
 use crate::cli::failure::Outcome;
 use crate::cli::progress::Progress;
 use crate::cli::report::Metrics;
@@ -98,25 +100,19 @@ pub fn run(arguments: &Arguments) -> Outcome {
     truth.write(folder.join("thorax.nii.gz"))?;
     scan.write(folder.join("scan.h5"))?;
     let mut lines = Vec::new();
-    for method in [Method::Fbp, Method::Sirt, Method::Tv] {
+    for method in [Method::Fbp, Method::Sirt, Method::Tv, Method::Pnp, Method::Dds] {
         console::say(&format!("{} …", method.name()));
-        let settings = Settings::default().validated(method)?;
-        let mut progress = Progress::new(method.name());
-        let start = Instant::now();
-        let Solution { value, termination, steps, .. } =
-            method.reconstruct(&scan, &settings, &mut progress)?;
-        progress.finish();
-        let seconds = start.elapsed().as_secs_f64();
-        let volume = scan::volume(&scan, &value)?;
+        let Done { volume, seconds, iterations, termination, history } = reconstruct(method, &scan, folder)?;
         volume.write(folder.join(format!("{}.nii.gz", method.name())))?;
+        let metrics = Metrics::of(&volume, &truth, Path::new("thorax.nii.gz"))?;
         lines.push(Line {
             method: method.name(),
-            metrics: Metrics::of(&volume, &truth, Path::new("thorax.nii.gz"))?,
+            metrics,
             seconds,
-            iterations: steps,
-            termination: termination.name(),
+            iterations,
+            termination,
             volume,
-            history: progress.history,
+            history,
         });
     }
     draw(folder, &truth, &lines)?;
@@ -130,6 +126,44 @@ pub fn run(arguments: &Arguments) -> Outcome {
     };
     output::save_json(&folder.join("report.json"), &demo)?;
     if arguments.json { console::print_json(&demo) } else { console::print(&table(arguments, &lines)) }
+}
+
+struct Done {
+    volume: Volume,
+    seconds: f64,
+    iterations: usize,
+    termination: &'static str,
+    history: Vec<f64>,
+}
+
+fn reconstruct(method: Method, scan: &CtScan, folder: &Path) -> Outcome<Done> {
+    let settings = Settings::default().validated(method)?;
+    if let Some(sampler) = method.diffusion() {
+        let chosen = diffusion::Options::default().with_steps(15).chosen(sampler, "ct")?;
+        let output = folder.join(format!("{}.nii.gz", method.name()));
+        let done = sample::run(sampler, scan, &settings, &chosen, &output)?;
+        done.progress.finish();
+        let (seconds, iterations) = (done.seconds, done.steps);
+        // Its curve is its noise level, which says nothing of convergence.
+        return Ok(Done {
+            volume: done.volume,
+            seconds,
+            iterations,
+            termination: done.termination.name(),
+            history: Vec::new(),
+        });
+    }
+    let mut progress = Progress::new(method.name());
+    let start = Instant::now();
+    let Solution { value, termination, steps, .. } = method.reconstruct(scan, &settings, &mut progress)?;
+    progress.finish();
+    Ok(Done {
+        volume: scan::volume(scan, &value)?,
+        seconds: start.elapsed().as_secs_f64(),
+        iterations: steps,
+        termination: termination.name(),
+        history: progress.history,
+    })
 }
 
 fn table(arguments: &Arguments, lines: &[Line]) -> String {
@@ -176,6 +210,8 @@ fn title(method: &str) -> &'static str {
     match method {
         "fbp" => "FBP",
         "sirt" => "SIRT",
-        _ => "TV",
+        "tv" => "TV",
+        "pnp" => "plug and play",
+        _ => "DDS",
     }
 }

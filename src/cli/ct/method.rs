@@ -5,17 +5,19 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use wellposed::error::Error;
 use wellposed::io::CtScan;
 use wellposed::linalg::{Cgls, LinearOperator};
 use wellposed::observe::{Observer, Solution, Termination};
 use wellposed::reconstruct::{Fbp, Sirt, Slices, TotalVariation, Window};
 
 use super::scan;
+use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
 
 /// A reconstruction method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Filtered back projection.
     Fbp,
@@ -25,6 +27,20 @@ pub enum Method {
     Cgls,
     /// Least squares weighted by photon counts, with total variation, not negative.
     Tv,
+    /// A diffusion prior as denoiser in turns with the data: one image, the highest PSNR.
+    Pnp,
+    /// Samples by decomposed diffusion sampling.
+    Dds,
+    /// Samples by DiffusionMBIR, with total variation across slices.
+    Mbir,
+    /// Samples by gradients through the network.
+    Dps,
+    /// One image by stochastic optimisation against a diffusion prior.
+    RedDiff,
+    /// Samples by DiffPIR.
+    Diffpir,
+    /// Samples by decoupled annealing.
+    Daps,
 }
 
 /// The window on the ramp filter.
@@ -56,13 +72,14 @@ pub struct Settings {
     /// Iterations at most [default: sirt 200, cgls 20, tv 1000].
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     iterations: Option<u32>,
-    /// Strength of the total variation, relative to the default.
+    /// Strength of the total variation, or of the prior, relative to the default.
     #[arg(
         long,
         default_value_t = 1.0,
         value_name = "FACTOR",
         long_help = "Strength of the total variation, relative to the default, which fits the photon counts (or, without \
-                     those, the size of the data). 2 is smoother, 0.5 is sharper and noisier."
+                     those, the size of the data), or of the prior of a diffusion method. 2 is smoother, 0.5 is \
+                     sharper and noisier."
     )]
     strength: f64,
     /// Total variation across slices too, weighted by the ratio of pixel size to slice distance.
@@ -99,8 +116,17 @@ impl Settings {
             Method::Sirt => Some(200),
             Method::Cgls => Some(20),
             Method::Tv => Some(1000),
+            _ if self.iterations.is_some() => {
+                return Err(Failure::Usage(format!("--iterations: {} takes --steps", method.name())));
+            }
+            _ => None,
         };
         Ok(Self { iterations: default.map(|n| self.iterations.unwrap_or(n)), ..self })
+    }
+
+    /// Strength of the regularisation or of the prior, relative to the default.
+    pub fn strength(&self) -> f64 {
+        self.strength
     }
 
     fn iterations(&self) -> usize {
@@ -116,10 +142,25 @@ impl Method {
             Self::Sirt => "sirt",
             Self::Cgls => "cgls",
             Self::Tv => "tv",
+            other => other.diffusion().map_or("", diffusion::Method::name),
         }
     }
 
-    /// Attenuation in 1/mm [slice, row, column] from the projections.
+    /// The diffusion method, where it is one.
+    pub fn diffusion(self) -> Option<diffusion::Method> {
+        Some(match self {
+            Self::Fbp | Self::Sirt | Self::Cgls | Self::Tv => return None,
+            Self::Pnp => diffusion::Method::Pnp,
+            Self::Dds => diffusion::Method::Dds,
+            Self::Mbir => diffusion::Method::Mbir,
+            Self::Dps => diffusion::Method::Dps,
+            Self::RedDiff => diffusion::Method::RedDiff,
+            Self::Diffpir => diffusion::Method::Diffpir,
+            Self::Daps => diffusion::Method::Daps,
+        })
+    }
+
+    /// Attenuation in 1/mm [slice, row, column] from the projections, by a classical method.
     pub fn reconstruct(
         self,
         scan: &CtScan,
@@ -153,6 +194,7 @@ impl Method {
                 let a: Arc<dyn LinearOperator> = Arc::new(a);
                 method.solve(&a, y, scan.weights.as_ref(), None, observer)?
             }
+            _ => return Err(Error::Unsupported(format!("{} needs a prior", self.name())).into()),
         })
     }
 }

@@ -3,6 +3,7 @@
 mod demo;
 mod method;
 mod reconstruct;
+mod sample;
 mod scan;
 mod simulate;
 
@@ -17,7 +18,7 @@ pub enum Command {
     Simulate(simulate::Arguments),
     /// Reconstructs a volume: scan → VOLUME.
     Reconstruct(reconstruct::Arguments),
-    /// The main job on built-in data: a thorax, sparse views, FBP against SIRT against TV.
+    /// The main job on built-in data: a thorax, sparse views, FBP, SIRT and TV against a diffusion prior.
     Demo(demo::Arguments),
 }
 

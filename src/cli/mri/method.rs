@@ -15,6 +15,7 @@ use wellposed::reconstruct::mri::{
     low_resolution_maps, zero_filled,
 };
 
+use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
 
 /// A reconstruction method.
@@ -29,6 +30,20 @@ pub enum Method {
     Wavelet,
     /// Least squares with total variation, by ADMM.
     Tv,
+    /// A diffusion prior as denoiser in turns with the data: one image, the highest PSNR.
+    Pnp,
+    /// Samples by decomposed diffusion sampling.
+    Dds,
+    /// Samples by DiffusionMBIR.
+    Mbir,
+    /// Samples by gradients through the network.
+    Dps,
+    /// One image by stochastic optimisation against a diffusion prior.
+    RedDiff,
+    /// Samples by DiffPIR.
+    Diffpir,
+    /// Samples by decoupled annealing.
+    Daps,
 }
 
 /// Where coil maps come from.
@@ -50,7 +65,7 @@ pub struct Settings {
     /// Iterations at most [default: sense 30, wavelet 60, tv 50].
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     iterations: Option<u32>,
-    /// Strength of the regularisation, relative to the default.
+    /// Strength of the regularisation or of the prior, relative to the default.
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     strength: f64,
     /// Coil maps.
@@ -78,12 +93,26 @@ impl Settings {
             Method::Sense => Some(30),
             Method::Wavelet => Some(60),
             Method::Tv => Some(50),
+            _ if self.iterations.is_some() => {
+                return Err(Failure::Usage(format!("--iterations: {} takes --steps", method.name())));
+            }
+            _ => None,
         };
         Ok(Self { iterations: default.map(|n| self.iterations.unwrap_or(n)), ..self })
     }
 
+    /// Settings for the classical method that a sampler starts at.
+    pub fn for_start(self) -> Self {
+        Self { iterations: None, strength: 1.0, ..self }
+    }
+
+    /// Strength of the regularisation or of the prior, relative to the default.
+    pub fn strength(&self) -> f64 {
+        self.strength
+    }
+
     /// The encoding of the scan.
-    fn encoding(&self, scan: &MriScan) -> Outcome<Sense> {
+    pub fn encoding(&self, scan: &MriScan) -> Outcome<Sense> {
         if scan.mask.rank() != 2 {
             let reason = "a scan whose slices are sampled differently; reconstruct slice by slice";
             return Err(Error::Unsupported(reason.into()).into());
@@ -120,10 +149,25 @@ impl Method {
             Self::Sense => "sense",
             Self::Wavelet => "wavelet",
             Self::Tv => "tv",
+            other => other.diffusion().map_or("", diffusion::Method::name),
         }
     }
 
-    /// The complex image [slice, y, x, 2] of a scan, in its scaled units.
+    /// The diffusion method, where it is one.
+    pub fn diffusion(self) -> Option<diffusion::Method> {
+        Some(match self {
+            Self::ZeroFilled | Self::Sense | Self::Wavelet | Self::Tv => return None,
+            Self::Pnp => diffusion::Method::Pnp,
+            Self::Dds => diffusion::Method::Dds,
+            Self::Mbir => diffusion::Method::Mbir,
+            Self::Dps => diffusion::Method::Dps,
+            Self::RedDiff => diffusion::Method::RedDiff,
+            Self::Diffpir => diffusion::Method::Diffpir,
+            Self::Daps => diffusion::Method::Daps,
+        })
+    }
+
+    /// The complex image [slice, y, x, 2] of a scan, in its scaled units, by a classical method.
     pub fn reconstruct(
         self,
         scan: &MriScan,
@@ -156,6 +200,7 @@ impl Method {
                 let method = TotalVariationSense { lambda: settings.strength * lambda, solver };
                 method.reconstruct(&encoding, y, observer)?
             }
+            _ => return Err(Error::Unsupported(format!("{} needs a prior", self.name())).into()),
         })
     }
 }

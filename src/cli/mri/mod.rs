@@ -2,6 +2,7 @@
 
 mod method;
 mod reconstruct;
+mod sample;
 mod scan;
 mod simulate;
 

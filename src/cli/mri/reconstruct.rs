@@ -7,8 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::method::{Method, Settings};
-use super::scan;
+use super::{sample, scan};
 use crate::cli::deliver::{Options, Reconstruction, deliver, usable};
+use crate::cli::diffusion::{self, Chosen};
 use crate::cli::failure::Outcome;
 use crate::cli::progress::Progress;
 
@@ -27,6 +28,8 @@ pub struct Arguments {
     settings: Settings,
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    diffusion: diffusion::Options,
 }
 
 /// What runs, and is saved beside the volume.
@@ -37,14 +40,30 @@ struct Config<'a> {
     method: Method,
     #[serde(flatten)]
     settings: Settings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diffusion: Option<Chosen>,
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let method = arguments.method;
     let settings = arguments.settings.validated(method)?;
+    let chosen = match method.diffusion() {
+        Some(method) => Some(arguments.diffusion.chosen(method, "brain")?),
+        None => arguments.diffusion.refuse(method.name()).map(|()| None)?,
+    };
     let scan = scan::read(&arguments.scan, arguments.dataset.as_deref())?;
     let reference = arguments.options.prepare(scan::shape(&scan))?;
-    let config = Config { scan: &arguments.scan, dataset: &arguments.dataset, method, settings };
+    let config = Config {
+        scan: &arguments.scan,
+        dataset: &arguments.dataset,
+        method,
+        settings,
+        diffusion: chosen.clone(),
+    };
+    if let (Some(method), Some(chosen)) = (method.diffusion(), chosen) {
+        let reconstruction = sample::run(method, &scan, settings, &chosen, &arguments.options.output)?;
+        return deliver(reconstruction, &arguments.options, reference.as_ref(), &config);
+    }
     let mut progress = Progress::new(method.name());
     let start = Instant::now();
     let solution = method.reconstruct(&scan, &settings, &mut progress)?;
@@ -54,6 +73,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         command: "mri reconstruct",
         method: method.name().into(),
         volume,
+        beside: Vec::new(),
         termination: solution.termination,
         steps: solution.steps,
         seconds,

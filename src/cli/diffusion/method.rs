@@ -1,0 +1,120 @@
+//! The diffusion methods, with settings that suit the prior's units.
+
+use clap::ValueEnum;
+use serde::Serialize;
+use wellposed::prior::schedule::{Grid, Sde};
+use wellposed::sampler::{AdmmTv, Daps, DiffusionMbir, Dps, Guided, RedDiff, Sampler};
+
+use super::{Chosen, Start};
+
+/// A diffusion method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Plug and play: denoiser and data take turns, without noise; one image.
+    Pnp,
+    /// Decomposed diffusion sampling: a data step on the denoised image.
+    Dds,
+    /// DiffusionMBIR: predictor, corrector and data step on the noisy volume, total variation across slices.
+    Mbir,
+    /// Diffusion posterior sampling: gradients through the network.
+    Dps,
+    /// Regularisation by denoising diffusion: stochastic optimisation of one image.
+    RedDiff,
+    /// Denoising diffusion for plug-and-play restoration.
+    Diffpir,
+    /// Decoupled annealing posterior sampling.
+    Daps,
+}
+
+/// What the defaults of a method depend on besides its options.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Strength of the prior relative to the default.
+    pub strength: f64,
+    /// Total variation across slices for mbir, in the units of the normalised operator.
+    pub admm: AdmmTv,
+    /// Standard deviation of the noise of the normalised data.
+    pub noise: f64,
+}
+
+impl Method {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pnp => "pnp",
+            Self::Dds => "dds",
+            Self::Mbir => "mbir",
+            Self::Dps => "dps",
+            Self::RedDiff => "red-diff",
+            Self::Diffpir => "diffpir",
+            Self::Daps => "daps",
+        }
+    }
+
+    /// Default steps.
+    pub fn steps(self) -> usize {
+        match self {
+            Self::Pnp => 20,
+            Self::Dds => 30,
+            Self::Diffpir | Self::Daps => 50,
+            Self::RedDiff => 100,
+            Self::Mbir => 150,
+            Self::Dps => 200,
+        }
+    }
+
+    /// Default start.
+    pub fn start(self) -> Start {
+        match self {
+            Self::Pnp | Self::Dds | Self::RedDiff => Start::Tv,
+            _ => Start::Noise,
+        }
+    }
+
+    /// Whether its answers differ from seed to seed by more than the noise of an optimisation.
+    pub fn draws(self) -> bool {
+        !matches!(self, Self::Pnp | Self::RedDiff)
+    }
+
+    /// Whether it needs gradients through the network.
+    pub fn goes_backwards(self) -> bool {
+        self == Self::Dps
+    }
+
+    /// The sampler.
+    pub fn sampler(self, chosen: &Chosen, setting: Setting) -> Box<dyn Sampler> {
+        let (steps, strength) = (chosen.steps, setting.strength.max(1e-6));
+        // The first noise level: enough to forget, or enough to repair.
+        let level = |warm: f64| if chosen.start == Start::Noise { 20.0 } else { warm };
+        match self {
+            Self::Pnp => {
+                Box::new(Guided { steps, ..Guided::plug_and_play(level(0.2).min(5.0), 0.6 / strength) })
+            }
+            Self::Dds => Box::new(Guided { steps, ..Guided::noise_aware(level(0.5), 0.6 / strength) }),
+            Self::Diffpir => {
+                let grid = Grid::Karras { min: 0.02, max: level(0.5), rho: 7.0 };
+                Box::new(Guided { steps, grid, clip: true, ..Guided::diffpir(strength, 0.3) })
+            }
+            Self::Mbir => {
+                let sde = Sde::Ve { min: 0.01, max: level(1.0) };
+                let AdmmTv { rho, lambda, iterations } = setting.admm;
+                let admm = AdmmTv { rho, lambda: strength * lambda, iterations };
+                Box::new(DiffusionMbir { steps, sde, ..DiffusionMbir::new(admm) })
+            }
+            Self::Dps => {
+                let grid = Grid::Karras { min: 0.02, max: level(1.0), rho: 7.0 };
+                Box::new(Dps { steps, grid, zeta: 1.0 / strength, ..Dps::default() })
+            }
+            Self::RedDiff => {
+                let grid = Grid::Karras { min: 0.02, max: 1.0, rho: 7.0 };
+                Box::new(RedDiff { steps, grid, rate: 0.02, lambda: 0.01 * strength, ..RedDiff::default() })
+            }
+            Self::Daps => {
+                let grid = Grid::Karras { min: 0.05, max: level(1.0), rho: 7.0 };
+                let tau = strength * setting.noise.max(1e-4);
+                Box::new(Daps { steps, grid, ode_steps: 2, tau, ..Daps::default() })
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Diffusion methods on the command line: options, priors, samplers, and runs that can be resumed.
+
+mod method;
+mod options;
+mod run;
+
+pub use method::{Method, Setting};
+pub use options::{Chosen, Options, Start};
+pub use run::{Drawn, Job, Summary, fingerprint};

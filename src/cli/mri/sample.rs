@@ -1,0 +1,119 @@
+//! Diffusion methods on MRI scans: complex images in the prior's units, all slices in one problem.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use candle_core::Tensor;
+use wellposed::error::{Error, Result};
+use wellposed::io::{MriScan, Volume};
+use wellposed::linalg::LinearOperator;
+use wellposed::observe::Termination;
+use wellposed::sampler::{AdmmTv, Normalized};
+use wellposed::tensor::{Field, Real};
+
+use super::method::{Method, Settings};
+use super::scan;
+use crate::cli::deliver::{Reconstruction, usable};
+use crate::cli::diffusion::{self, Chosen, Job, Setting, Start, Summary, fingerprint};
+use crate::cli::failure::Outcome;
+use crate::cli::progress::Progress;
+
+/// Samples, or the one image that the method finds.
+pub fn run(
+    method: diffusion::Method,
+    scan: &MriScan,
+    settings: Settings,
+    chosen: &Chosen,
+    output: &Path,
+) -> Outcome<Reconstruction> {
+    let prior = chosen.open(Field::Complex, "MRI")?;
+    let clock = Instant::now();
+    let encoding = settings.encoding(scan)?;
+    let classical = |method: Method| -> Outcome<Tensor> {
+        let mut progress = Progress::new(method.name());
+        let solution = method.reconstruct(scan, &settings.for_start().validated(method)?, &mut progress)?;
+        progress.finish();
+        Ok(usable(&solution, method.name())?.clone())
+    };
+    let estimate = classical(if chosen.start == Start::Tv { Method::Tv } else { Method::Sense })?;
+    let noise = scan.noise.map_or_else(|| noise_of(&scan.kspace), Ok)?;
+    let pixels = estimate.elem_count() / 2;
+    let normalized =
+        Normalized::new(Arc::new(encoding.clone()), &scan.kspace, noise, bright(&estimate)?, 0.0)?;
+    let start = match chosen.start {
+        Start::Tv => Some(normalized.from_physical(&estimate)?),
+        Start::Noise => None,
+    };
+    // Maps of their own for each slice make the volume one item of the operator.
+    let batch = scan.kspace.elem_count() / encoding.range().elements();
+    let mut problem = normalized.problem(&prior.denoiser)?;
+    if let Some(start) = &start {
+        problem = problem.starting_at(start)?;
+    }
+    let held = 4 * (8 * 2 * pixels + 4 * scan.kspace.elem_count());
+    let problem = problem.with_chunk(chosen.chunk(held, pixels / batch.max(1), method.goes_backwards())?);
+    let admm = AdmmTv { rho: 0.01, lambda: 0.005, iterations: 1 };
+    let sampler =
+        method.sampler(chosen, Setting { strength: settings.strength(), admm, noise: normalized.noise() });
+    let card = serde_json::to_string(&prior.card).unwrap_or_default();
+    let identity = format!(
+        "data {:016x}, start {:016x}, prior {card}",
+        fingerprint(normalized.data())?,
+        start.as_ref().map_or(Ok(0), fingerprint)?,
+    );
+    let job = Job { name: method.name(), sampler: &*sampler, problem: &problem, chosen, identity, output };
+    let drawn = job.run()?;
+    let seconds = clock.elapsed().as_secs_f64();
+    if drawn.termination == Termination::Diverged {
+        return Err(Error::Unsupported(format!("{} diverged; nothing is written", method.name())).into());
+    }
+    // Magnitudes first: mean and spread are those of what is looked at.
+    let volumes = drawn
+        .samples
+        .iter()
+        .map(|x| scan::volume(scan, &normalized.to_physical(x)?))
+        .collect::<Result<Vec<Volume>>>()?;
+    let like = volumes[0].clone();
+    let samples = volumes.iter().map(|v| v.data().clone()).collect();
+    let volume = |x: Tensor| Ok(like.with_data(x, like.unit())?);
+    let summary = Summary::of(samples, volume, volume)?;
+    Ok(Reconstruction {
+        command: "mri reconstruct",
+        method: method.name().into(),
+        volume: summary.mean,
+        beside: summary.beside,
+        termination: drawn.termination,
+        steps: drawn.steps,
+        seconds,
+        seed: Some(chosen.seed),
+        progress: drawn.progress,
+    })
+}
+
+/// The 99.9th percentile of the magnitude, 1 in the units of MRI priors.
+fn bright(image: &Tensor) -> Result<f64> {
+    let parts = f64::to_vec(&image.flatten_all()?)?;
+    let mut sizes: Vec<f64> = parts.chunks_exact(2).map(|p| p[0].hypot(p[1])).collect();
+    let place = (sizes.len().max(1) - 1) * 999 / 1000;
+    let (_, value, _) = sizes.select_nth_unstable_by(place, f64::total_cmp);
+    if *value > 0.0 { Ok(*value) } else { Err(Error::parameter("scan", "an image of zeros", "has no scale")) }
+}
+
+/// The noise of one part of k-space [slice, coil, ky, kx, 2], from the median size of what was sampled in the outer
+/// quarter of its columns, where there is little signal.
+fn noise_of(kspace: &Tensor) -> Result<f64> {
+    let columns = kspace.dims()[3];
+    let edge = (columns / 8).max(1);
+    let outer = [kspace.narrow(3, 0, edge)?, kspace.narrow(3, columns - edge, edge)?];
+    let mut sizes = Vec::new();
+    for part in outer {
+        sizes.extend(f64::to_vec(&part.flatten_all()?)?.into_iter().map(f64::abs).filter(|v| *v > 0.0));
+    }
+    if sizes.is_empty() {
+        return Err(Error::parameter("noise", "unknown", "the outer columns of k-space hold no samples"));
+    }
+    let middle = sizes.len() / 2;
+    let (_, median, _) = sizes.select_nth_unstable_by(middle, f64::total_cmp);
+    Ok(1.4826 * *median)
+}
