@@ -42,7 +42,7 @@ fn main() -> Result<()> {
         1e3 * solution.elapsed.as_secs_f64()
     );
     Curves {
-        title: "u″ + u(u² − 1) = f".into(),
+        title: "u_xx + u(u² − 1) = f".into(),
         x_label: "Newton steps".into(),
         y_label: "relative error".into(),
         log_y: true,

@@ -67,7 +67,7 @@ fn draw(case: &Case, exact: &PdeSolution, noisy: &PdeSolution, folder: &Path) ->
     let points = tensor_grid(std::slice::from_ref(&x));
     let (mean, band) = (noisy.mean(&points)?, noisy.deviation(&points)? * 1.96);
     Curves {
-        title: "u″ = f, 5 % errors in f, 30 values of u".into(),
+        title: "u_xx = f, 5 % errors in f, 30 values of u".into(),
         x_label: "x".into(),
         y_label: "u".into(),
         series: vec![

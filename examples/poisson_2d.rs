@@ -41,12 +41,13 @@ fn main() -> Result<()> {
     let axes = case.problem.uniform_axes(256);
     let u = solution.mean_on_grid(&axes)?;
     let error = &u - &case.exact.on_grid(&axes, Derivative::VALUE);
-    let row = |title: &str, values: &ArrayD<f64>| -> Result<Row> {
+    let row = |title: &str, values: &ArrayD<f64>, units: f64| -> Result<Row> {
+        let values = values.mapv(|v| v / units);
         let limit = values.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
-        let panel = Panel::new(title, "", image(values)?);
+        let panel = Panel::new(title, "", image(&values)?);
         Ok(Row { scale: Scale::error(limit, ""), panels: vec![Some(panel)] })
     };
-    let rows = vec![row("u", &u)?, row("u − exact", &error)?];
+    let rows = vec![row("u", &u, 1.0)?, row("(u − exact) / 1e-13", &error, 1e-13)?];
     Montage { rows, panel_width: 320 }.save(folder.join("poisson_2d.png"))?;
     println!("picture: {}/poisson_2d.png", folder.display());
     Ok(())

@@ -56,14 +56,19 @@ fn curves(problem: &Problem, exact: Option<&Data>, solution: &PdeSolution, path:
     if solution.spectrum.is_empty() {
         return Ok(());
     }
-    let mut lines: Vec<_> = solution.spectrum.iter().map(|line| (line.frequency, line.weight)).collect();
-    lines.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Each line as a stem.
+    let least = solution.spectrum.iter().map(|l| l.weight).filter(|w| *w > 0.0).fold(1.0, f64::min);
+    let stem = |frequency: f64, weight: f64| Series {
+        name: String::new(),
+        points: vec![(frequency, 0.5 * least), (frequency, weight.max(0.5 * least))],
+    };
+    let stems = solution.spectrum.iter().map(|line| stem(line.frequency, line.weight)).collect();
     let spectrum = Curves {
         title: "spectrum of the prior".into(),
         x_label: "angular frequency".into(),
         y_label: "relative weight".into(),
         log_y: true,
-        series: vec![Series { name: String::new(), points: lines }],
+        series: stems,
         ..Curves::default()
     };
     spectrum.save(beside(path, ".spectrum.png"))
@@ -92,9 +97,14 @@ fn images(problem: &Problem, exact: Option<&Data>, solution: &PdeSolution, path:
     };
     let error = &u - &exact.on_grid(&axes)?;
     let largest = error.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
+    // The colour bar has no room for small numbers.
+    let decade = 10f64.powf(largest.log10().floor());
     let rows = vec![
         Row { scale, panels: vec![panel("u", &u)?] },
-        Row { scale: Scale::error(largest, ""), panels: vec![panel("u − exact", &error)?] },
+        Row {
+            scale: Scale::error(largest / decade, ""),
+            panels: vec![panel(&format!("(u − exact) / {decade:.0e}"), &error.mapv(|e| e / decade))?],
+        },
     ];
     Montage { rows, panel_width: 320 }.save(path)
 }

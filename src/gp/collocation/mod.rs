@@ -200,6 +200,7 @@ impl Collocation {
     ) -> Result<(Conditioned, Termination, usize)> {
         let mut values = equation.values(None)?;
         let linear = join(&equation.rows(&values), fixed);
+        let informative = linear.informative();
         let noiseless = linear.noise.iter().all(|noise| *noise == 0.0);
         if !noiseless {
             kernel.variance = train::fit_variance(&kernel, &linear, self.nugget)?;
@@ -249,7 +250,9 @@ impl Collocation {
                 before = change;
             }
         }
-        u.estimate_amplitude(noiseless);
+        if noiseless {
+            u.estimate_amplitude(informative);
+        }
         Ok((u, termination, steps))
     }
 }

@@ -101,11 +101,9 @@ impl Conditioned {
     }
 
     /// Without noise the posterior mean doesn't depend on the prior's variance, and the variance of greatest
-    /// likelihood is bᵀK⁻¹b/n in closed form.
-    pub fn estimate_amplitude(&mut self, noiseless: bool) {
-        if noiseless {
-            self.amplitude = self.quadratic / self.len().max(1) as f64;
-        }
+    /// likelihood is bᵀK⁻¹b/n in closed form, n being the rows that are not exactly zero.
+    pub fn estimate_amplitude(&mut self, informative: usize) {
+        self.amplitude = self.quadratic / informative.max(1) as f64;
     }
 
     /// Number of rows.

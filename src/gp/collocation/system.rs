@@ -24,6 +24,11 @@ impl Rows {
         self.noise.push(noise);
     }
 
+    /// How many rows are not exactly zero.
+    pub fn informative(&self) -> usize {
+        self.values.iter().zip(&self.noise).filter(|(value, noise)| **value != 0.0 || **noise != 0.0).count()
+    }
+
     pub fn values(&self) -> Array1<f64> {
         self.values.clone().into()
     }

@@ -1,5 +1,7 @@
 //! Collocation against exact solutions, and its likelihood gradient against differences.
 
+use std::f64::consts::PI;
+
 use ndarray::{Array1, array};
 
 use super::functional::Functional;
@@ -198,6 +200,34 @@ fn noisy_sources_are_covered() -> Result<()> {
     }
     let mean = covered.iter().sum::<f64>() / covered.len() as f64;
     assert!((0.8..=1.0).contains(&mean), "{covered:?}");
+    Ok(())
+}
+
+/// u_t = 0.05 u_xx from noisy measurements of the start: the equation's exact zeros must not shrink the prior.
+#[test]
+fn homogeneous_equations_leave_the_amplitude_to_the_data() -> Result<()> {
+    let exact = |x: &[f64]| (-0.05 * PI * PI * x[1]).exp() * (PI * x[0]).sin();
+    let place =
+        Array2::from_shape_fn((20, 2), |(i, axis)| if axis == 0 { (i as f64 + 0.5) / 20.0 } else { 0.0 });
+    let noise = Noise::new(2, 0);
+    let values = place.rows().into_iter().enumerate();
+    let values = values.map(|(i, x)| exact(&x.to_vec()) + 0.05 * noise.normal_pair(i as u64).0).collect();
+    let heat = DifferentialOperator::default()
+        .with(Derivative::along(1, 1), 1.0)
+        .with(Derivative::along(0, 2), -0.05);
+    let problem = Problem::new(&[[0.0, 1.0]; 2])
+        .operator(heat)
+        .dirichlet(Face::low(0), 0.0)
+        .dirichlet(Face::high(0), 0.0)
+        .observe(Observation { derivative: Derivative::VALUE, points: place, values, noise: 0.05 });
+    let engine = Collocation { points: 11, kernels: Some(vec![se(0.3), se(0.5)]), ..Collocation::default() };
+    let solution = engine.solve(&problem)?;
+    let points = array![[0.5, 0.0], [0.3, 0.5], [0.7, 1.0]];
+    let (mean, deviation) = (solution.mean(&points)?, solution.deviation(&points)?);
+    for i in 0..3 {
+        let off = (mean[i] - exact(&points.row(i).to_vec())).abs();
+        assert!(off < 3.0 * deviation[i] && deviation[i] < 0.1, "{off} {deviation}");
+    }
     Ok(())
 }
 

@@ -89,7 +89,11 @@ pub(super) fn fit_variance(kernel: &ProductKernel, rows: &Rows, nugget: f64) -> 
     if !(typical > 0.0 && typical.is_finite()) {
         return Ok(1.0);
     }
-    let cost = |log_v: f64| likelihood_at(&gram, &b, &noise, log_v.exp(), nugget);
+    // Exact zeros hold for every amplitude and say nothing of it: what counts is the likelihood of the rest given them.
+    let silent = (rows.functionals.len() - rows.informative()) as f64;
+    let cost = |log_v: f64| {
+        Ok::<_, Error>(likelihood_at(&gram, &b, &noise, log_v.exp(), nugget)? - 0.5 * silent * log_v)
+    };
     let golden = 0.5 * (5.0_f64.sqrt() - 1.0);
     let (mut low, mut high) = (typical.ln() - 6.0 * 10.0_f64.ln(), typical.ln() + 6.0 * 10.0_f64.ln());
     let mut inner = [high - golden * (high - low), low + golden * (high - low)];
