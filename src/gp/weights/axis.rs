@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::gp::problem::{Boundary, Problem};
 use crate::linalg::dense::{HermitianEigen, Svd, Triangle, matmul, solve_triangular};
 
-/// Features of which less than this fraction is new are left out: 1/DEPENDENT bounds how much rounding their
-/// combinations amplify.
+/// Features of which less than this fraction is new are left out: its inverse bounds how much rounding
+/// their combinations amplify.
 const REPEATED: f64 = 1e-3;
 
 /// Boundary rows below this fraction of the largest depend on the others.

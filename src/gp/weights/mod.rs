@@ -1,11 +1,15 @@
 //! The weight-space engine: sinusoids at frequencies found in the data, with Gaussian weights fitted by QR.
 //!
 //! u = Σ_j w_j φ_j(x) with w_j ~ N(0, s_j²) is a Gaussian process whose kernel is a discretised spectral mixture.
-//! Sources and boundary traces are Fourier-transformed; the features are cosines and sines on a lattice of spacing
-//! π/(T·length) inside bands around the lines found. The equation at the nodes and the boundary conditions are rows of
-//! one least-squares problem with the prior below them, solved by QR (never by the normal equations). Where sinusoids
-//! leave a residual the bands widen, and where the bands cover more than a third of what the nodes resolve Chebyshev
-//! polynomials take their place.
+//! Sources and boundary traces are Fourier-transformed, and the features are those of bands around the lines found.
+//! - On one axis (`line`) cosines and sines on a lattice of spacing π/(T·length). The equation at the nodes and the boundary
+//!   conditions are rows of one least-squares problem with the prior below them, solved by QR (never by the normal
+//!   equations).
+//! - On several axes (`tensor`, `galerkin`) carriers times low polynomials, orthonormal on the nodes; the source and the
+//!   boundary data determine as many coefficients as there are, without a prior.
+//!
+//! Where the features leave a residual the bands widen, and where the bands cover more than a third of what the nodes
+//! resolve Chebyshev polynomials take their place.
 
 mod axis;
 mod basis;
@@ -48,9 +52,9 @@ pub struct WeightSpace {
     /// Points an axis at which the equation is stated; by default 400 in 1-D, 200 in 2-D and 64 in 3-D. Samples bring
     /// their own.
     pub points: Option<usize>,
-    /// T: the lattice of frequencies is that of a period of 2T lengths of the axis.
+    /// T: the lattice of frequencies is that of a period of 2T lengths of the axis (one axis only).
     pub extension: f64,
-    /// Half-width of the band around each line, in units of 2π/length.
+    /// Half-width of the band around each line, in units of 2π/length; on several axes, five polynomials a unit.
     pub half_width: f64,
     /// Residual (relative to the largest term of the equation) above which bands widen and other features are tried.
     pub tolerance: f64,
