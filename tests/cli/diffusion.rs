@@ -121,7 +121,7 @@ fn a_killed_run_resumes_to_the_same_bits() {
     let folder = scanned();
     // Hundreds of steps, so that the kill comes before the end.
     let reconstruct =
-        |output: &str| format!("{RECONSTRUCT} -o {output} -m dds --start noise --steps 400 --seed 5");
+        |output: &str| format!("{RECONSTRUCT} -o {output} -m dds --start noise --steps 200 --seed 5");
     folder.run(&reconstruct("whole.nii")).good();
     let checkpoint = folder.path("killed.checkpoint-1.safetensors");
     let mut child = spawn(&folder, &reconstruct("killed.nii"));
@@ -130,7 +130,7 @@ fn a_killed_run_resumes_to_the_same_bits() {
     child.wait().unwrap();
     assert!(checkpoint.exists() && !folder.path("killed.nii").exists(), "killed in the middle");
     // Another run's checkpoint is refused.
-    let other = format!("{RECONSTRUCT} -o killed.nii -m dds --start noise --steps 400 --seed 6 --resume");
+    let other = format!("{RECONSTRUCT} -o killed.nii -m dds --start noise --steps 200 --seed 6 --resume");
     folder.run(&other).fails(1, &["killed.checkpoint-1.safetensors", "another run"]);
     let resumed = folder.run(&format!("{} --resume", reconstruct("killed.nii"))).good();
     assert!(resumed.stderr.contains("Going on after step"), "{}", resumed.stderr);
