@@ -360,3 +360,25 @@ fn an_interrupted_method_keeps_its_estimate() {
     assert_eq!(run.json()["termination"], "cancelled");
     assert!(folder.path("r.nii.gz").exists());
 }
+
+#[test]
+fn priors_tell_dream_and_denoise() {
+    let folder = Folder::new();
+    let card = folder.run("prior info ct --json").json();
+    assert_eq!((card["channels"].as_u64(), card["unit"].as_str()), (Some(1), Some("HU")));
+    assert!(folder.run("prior info ct").good().stdout.contains("-1000 to 1000 HU"));
+    let drawn = folder.run("prior sample ct -n 2 --size 32x48 --steps 3 -o two.png --json").json();
+    assert_eq!(drawn["network_calls"].as_u64(), Some(3));
+    folder.run("prior sample ct -n 2 --size 32x48 --steps 3 -o two.npy").good();
+    assert_eq!(folder.names(), ["two.config.json", "two.npy", "two.png"]);
+    folder.chest("chest.nii.gz", 4, 64);
+    let levels = folder.run("prior eval ct . --sigmas 0.1,1 --slices 1 --json").json()["levels"].clone();
+    for level in levels.as_array().unwrap() {
+        assert!(level["denoised"].as_f64() > level["noisy"].as_f64().map(|v| v + 3.0), "{level}");
+    }
+    folder.run("prior info nose").fails(1, &["nose", "ct"]);
+    folder.run("prior sample ct -n 0 -o x.png").fails(2, &["--count"]);
+    folder.run("prior sample ct --size 0x3 -o x.png").fails(2, &["HEIGHTxWIDTH"]);
+    std::fs::write(folder.path("bad.safetensors"), b"nothing").unwrap();
+    folder.run("prior info bad.safetensors").fails(1, &["bad.safetensors", "safetensors"]);
+}

@@ -14,6 +14,7 @@ mod info;
 mod mri;
 mod output;
 mod pde;
+mod prior;
 mod progress;
 mod report;
 mod restore;
@@ -49,6 +50,9 @@ enum Command {
     Mri(mri::Command),
     /// Restores images with a diffusion prior: inpainting, deblurring, enlarging.
     Restore(restore::Arguments),
+    /// Learned priors: what they hold, samples, denoising.
+    #[command(subcommand)]
+    Prior(prior::Command),
     /// Metrics of a volume against a reference.
     Compare(compare::Arguments),
     /// What this build and machine offer, or what a file holds.
@@ -62,6 +66,7 @@ impl Command {
             Self::Pde(command) => pde::run(&command),
             Self::Mri(command) => command.run(),
             Self::Restore(arguments) => restore::run(&arguments),
+            Self::Prior(command) => command.run(),
             Self::Compare(arguments) => compare::run(&arguments),
             Self::Info(arguments) => info::run(&arguments),
         }

@@ -53,6 +53,14 @@ impl Progress {
         self.bar.set_prefix(what);
     }
 
+    /// Shows a step of other work; false where Ctrl-C was pressed.
+    pub fn tick(&self, step: usize, total: usize, message: &str) -> bool {
+        self.bar.set_length(total as u64);
+        self.bar.set_position(step as u64);
+        self.bar.set_message(message.to_string());
+        !interrupted()
+    }
+
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

@@ -6,11 +6,14 @@
 
 pub mod checkpoint;
 pub mod gaussian;
+mod kernel;
+mod layer;
 pub mod mixture;
+pub mod network;
 pub mod parametrization;
 pub mod schedule;
 mod shipped;
-pub mod unet;
+pub mod train;
 
 use candle_core::Tensor;
 

@@ -9,7 +9,7 @@ use crate::prior::checkpoint::Prior;
 const SHIPPED: &[(&str, &[u8])] = &[("ct", include_bytes!("../../data/priors/ct.safetensors"))];
 
 impl Prior {
-    /// A prior by name or by path: a file where one is at `name`; else NAME.safetensors in a folder `priors`
+    /// A prior by name or by path: a file or folder where one is at `name`; else NAME.safetensors in a folder `priors`
     /// beside the program, or in `../share/wellposed/priors`; else the one that comes along.
     ///
     /// ```
@@ -21,7 +21,7 @@ impl Prior {
     /// # Errors
     /// [`Error::Parameter`] with the known names where there is no such prior; else as [`Prior::open`].
     pub fn find(name: &str) -> Result<Self> {
-        if Path::new(name).is_file() {
+        if Path::new(name).exists() {
             return Self::open(name);
         }
         if let Some(path) = beside_the_program(name).into_iter().find(|path| path.is_file()) {

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::gemm::Packed;
 use super::map::Map;
-use super::norm::exp;
+use super::simd::exp;
 
 /// Queries a task, and keys a block.
 const QUERIES: usize = 24;
@@ -131,23 +131,24 @@ fn add_rows(to: &mut [f32], to_stride: usize, from: &[f32], from_stride: usize, 
     }
 }
 
-fn heads(qkv: &Map, heads: usize) -> Vec<Head<'_>> {
+fn heads<'a>(qkv: &Map<'a>, heads: usize) -> Vec<Head<'a>> {
     let channels = qkv.shape.channels / 3;
     let image = qkv.shape.image();
+    let data = qkv.data;
     (0..qkv.shape.images * heads)
         .into_par_iter()
-        .map(|i| Head::new(&qkv.data()[i / heads * image..][..image], channels, channels / heads, i % heads))
+        .map(|i| Head::new(&data[i / heads * image..][..image], channels, channels / heads, i % heads))
         .collect()
 }
 
 /// softmax(Q Kᵀ/√d) V for the map [q, k, v] of 3 · channels.
-pub(super) fn attend(qkv: &Map, count: usize) -> Map {
+pub fn attend(qkv: Map, count: usize) -> Vec<f32> {
     let channels = qkv.shape.channels / 3;
     let (size, stride) = (channels / count, (channels / count).next_multiple_of(16));
-    let mut out = qkv.like(qkv.shape.with_channels(channels));
-    let heads = heads(qkv, count);
-    let image = out.shape.image();
-    out.data_mut().par_chunks_exact_mut(image).enumerate().for_each(|(index, out)| {
+    let shape = qkv.shape.with_channels(channels);
+    let mut out = vec![0.0; shape.elements()];
+    let heads = heads(&qkv, count);
+    out.par_chunks_exact_mut(shape.image()).enumerate().for_each(|(index, out)| {
         out.par_chunks_mut(QUERIES * channels).enumerate().for_each(|(block, out)| {
             let mut values = vec![0.0; QUERIES * stride];
             let rows = out.len() / channels;
@@ -163,14 +164,13 @@ pub(super) fn attend(qkv: &Map, count: usize) -> Map {
 }
 
 /// The gradient with respect to [q, k, v].
-pub(super) fn attend_adjoint(qkv: &Map, count: usize, g: &Map) -> Map {
+pub fn attend_adjoint(qkv: Map, count: usize, g: Map) -> Vec<f32> {
     let channels = qkv.shape.channels / 3;
     let size = channels / count;
-    let mut out = qkv.like(qkv.shape);
-    let heads = heads(qkv, count);
-    let (image, g_image) = (out.shape.image(), g.shape.image());
-    out.data_mut().par_chunks_exact_mut(image).enumerate().for_each(|(index, out)| {
-        let g = &g.data()[index * g_image..][..g_image];
+    let mut out = vec![0.0; qkv.shape.elements()];
+    let heads = heads(&qkv, count);
+    out.par_chunks_exact_mut(qkv.shape.image()).enumerate().for_each(|(index, out)| {
+        let g = &g.data[index * g.shape.image()..][..g.shape.image()];
         let parts: Vec<Vec<f32>> = heads[index * count..][..count].par_iter().map(|h| h.adjoint(g)).collect();
         for (h, part) in parts.iter().enumerate() {
             for (out, part) in out.chunks_exact_mut(3 * channels).zip(part.chunks_exact(3 * size)) {

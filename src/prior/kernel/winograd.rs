@@ -28,7 +28,7 @@ pub(super) struct Winograd {
     weights: Vec<Packed>,
 }
 
-/// Where results go: out ← convolution + bias (+ out, where `accumulate`).
+/// Size of the images.
 #[derive(Clone, Copy)]
 pub(super) struct Plane {
     pub(super) height: usize,
@@ -36,39 +36,27 @@ pub(super) struct Plane {
 }
 
 impl Winograd {
-    /// From `at(out, in, row, column)`; `inputs` must be a multiple of 16.
+    /// From `kernel(out, in)`; `inputs` must be a multiple of 16.
     pub(super) fn new(
         outputs: usize,
         inputs: usize,
-        at: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
+        kernel: impl Fn(usize, usize) -> [[f32; 3]; 3] + Sync,
     ) -> Self {
         assert!(inputs.is_multiple_of(16));
-        const G: [[f64; 3]; 6] = [
-            [1.0 / 4.0, 0.0, 0.0],
-            [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
-            [-1.0 / 6.0, 1.0 / 6.0, -1.0 / 6.0],
-            [1.0 / 24.0, 1.0 / 12.0, 1.0 / 6.0],
-            [1.0 / 24.0, -1.0 / 12.0, 1.0 / 6.0],
-            [0.0, 0.0, 1.0],
-        ];
-        let transformed = |i: usize, j: usize, out: usize, input: usize| -> f32 {
-            let mut sum = 0.0;
-            for (r, a) in G[i].iter().enumerate() {
-                for (c, b) in G[j].iter().enumerate() {
-                    sum += a * b * f64::from(at(out, input, r, c));
-                }
-            }
-            sum as f32
-        };
+        // [in][out][36]: each kernel is transformed once, G g Gᵀ.
+        let transformed: Vec<[f32; IN * IN]> = (0..inputs * outputs)
+            .into_par_iter()
+            .map(|at| transformed_kernel(&kernel(at % outputs, at / outputs)))
+            .collect();
         let weights = (0..IN * IN)
             .into_par_iter()
-            .map(|p| Packed::new(inputs, outputs, |input, out| transformed(p / IN, p % IN, out, input)))
+            .map(|p| Packed::new(inputs, outputs, |input, out| transformed[input * outputs + out][p]))
             .collect();
         Self { inputs, outputs: outputs.next_multiple_of(16), weights }
     }
 
-    /// out ← x * kernels + bias (+ out), for images [height, width, channels], zeros beyond the edges.
-    pub(super) fn apply(&self, x: &[f32], bias: &[f32], plane: Plane, accumulate: bool, out: &mut [f32]) {
+    /// out ← x * kernels + bias, for images [height, width, channels], zeros beyond the edges.
+    pub(super) fn apply(&self, x: &[f32], bias: &[f32], plane: Plane, out: &mut [f32]) {
         let Plane { height, width } = plane;
         let (image_in, image_out) = (height * width * self.inputs, height * width * self.outputs);
         assert!(x.len().is_multiple_of(image_in) && out.len() == x.len() / image_in * image_out);
@@ -103,13 +91,29 @@ impl Winograd {
                     x: &x[image * image_in..][..image_in],
                     bias,
                     patches,
-                    accumulate,
                     // SAFETY: inside `out`; tasks write disjoint patches.
                     out: unsafe { target.get().add(image * image_out) },
                 });
             });
         });
     }
+}
+
+/// G g Gᵀ.
+fn transformed_kernel(g: &[[f32; 3]; 3]) -> [f32; IN * IN] {
+    let line = |g: [f64; 3]| {
+        let (even, odd) = ((g[0] + g[2]) / 6.0, g[1] / 6.0);
+        let (far_even, far_odd) = (g[0] / 24.0 + g[2] / 6.0, g[1] / 12.0);
+        [g[0] / 4.0, -even - odd, -even + odd, far_even + far_odd, far_even - far_odd, g[2]]
+    };
+    let mut out = [0.0; IN * IN];
+    let rows: [[f64; IN]; 3] = g.map(|row| line(row.map(f64::from)));
+    for j in 0..IN {
+        for (i, value) in line([rows[0][j], rows[1][j], rows[2][j]]).into_iter().enumerate() {
+            out[i * IN + j] = value as f32;
+        }
+    }
+    out
 }
 
 thread_local! {
@@ -154,7 +158,6 @@ struct Block<'a> {
     x: &'a [f32],
     bias: &'a [f32],
     patches: Patches,
-    accumulate: bool,
     out: *mut f32,
 }
 
@@ -229,8 +232,7 @@ impl Block<'_> {
             for (j, line) in transposed(lines).into_iter().enumerate().take(width - column) {
                 for (i, value) in output_combination(line).into_iter().enumerate().take(height - row) {
                     let to = self.out.add(((row + i) * width + column + j) * c + channel);
-                    let base = if self.accumulate { bias.add(V::load(to)) } else { bias };
-                    value.add(base).store(to);
+                    value.add(bias).store(to);
                 }
             }
         }

@@ -19,8 +19,35 @@ pub(super) trait Lanes: Copy {
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
     /// self · a + b.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// 2ⁿ, where the low bits of the number hold n (as after adding 1.5 · 2²³ to n).
+    unsafe fn power_of_low_bits(self) -> Self;
+
+    /// eˣ to 2 units in the last place; e^−87 below −87, e^88 above 88.
+    ///
+    /// # Safety
+    /// As the other methods.
+    #[inline(always)]
+    unsafe fn exp(self) -> Self {
+        // SAFETY: the caller runs with the type's instructions.
+        unsafe {
+            let round = Self::splat(12_582_912.0); // 1.5 · 2²³: adding it rounds to an integer in the low bits
+            let x = self.max(Self::splat(-87.0)).min(Self::splat(88.0));
+            let shifted = x.fma(Self::splat(std::f32::consts::LOG2_E), round);
+            let n = shifted.sub(round);
+            let r = n.fma(Self::splat(-0.693_359_4), x);
+            let r = n.fma(Self::splat(2.121_944_4e-4), r);
+            let mut p = Self::splat(1.987_569_2e-4);
+            for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5, 1.0, 1.0] {
+                p = p.fma(r, Self::splat(coefficient));
+            }
+            p.mul(shifted.power_of_low_bits())
+        }
+    }
 }
 
 /// A computation generic over the instruction set.
@@ -29,6 +56,21 @@ pub(super) trait Vectorised {
     /// # Safety
     /// As [`Lanes`]; implementations must be `inline(always)`.
     unsafe fn run<V: Lanes>(self) -> Self::Output;
+}
+
+/// eˣ of one number, as [`Lanes::exp`], in a form that the compiler vectorises.
+#[inline(always)]
+pub(super) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer in the low bits
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let p = 1.987_569_2e-4 * r + 1.398_199_9e-3;
+    let p = (p * r + 8.333_452e-3) * r + 4.166_579_6e-2;
+    let p = (p * r + 0.166_666_66) * r + 0.5;
+    let p = p * r * r + r + 1.0;
+    p * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }
 
 /// Runs a computation with the best instructions that the processor has.
@@ -109,8 +151,24 @@ impl Lanes for Portable {
         self.zip(other, |a, b| a * b)
     }
     #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, f32::max)
+    }
+    #[inline(always)]
+    unsafe fn min(self, other: Self) -> Self {
+        self.zip(other, f32::min)
+    }
+    #[inline(always)]
     unsafe fn fma(self, a: Self, b: Self) -> Self {
         self.zip(a, |x, y| x * y).zip(b, |x, y| x + y)
+    }
+    #[inline(always)]
+    unsafe fn power_of_low_bits(self) -> Self {
+        Self(self.0.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(0x3f80_0000))))
     }
 }
 
@@ -141,7 +199,8 @@ mod x86 {
 
     /// Implements the methods by intrinsics on each register of the vector.
     macro_rules! methods {
-        ($rows:literal, $vectors:literal, $step:literal, [$($i:tt)*], $load:ident, $store:ident, $set:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident) => {
+        ($rows:literal, $vectors:literal, $step:literal, [$($i:tt)*], $load:ident, $store:ident, $set:ident, $fma:ident,
+         $($name:ident $binary:ident),*) => {
             const ROWS: usize = $rows;
             const VECTORS: usize = $vectors;
             #[inline(always)]
@@ -160,48 +219,53 @@ mod x86 {
                 unsafe { Self($({ let _ = $i; $set(value) }),*) }
             }
             #[inline(always)]
-            unsafe fn add(self, other: Self) -> Self {
-                // SAFETY: as the trait states.
-                unsafe { Self($($add(self.$i, other.$i)),*) }
-            }
-            #[inline(always)]
-            unsafe fn sub(self, other: Self) -> Self {
-                // SAFETY: as the trait states.
-                unsafe { Self($($sub(self.$i, other.$i)),*) }
-            }
-            #[inline(always)]
-            unsafe fn mul(self, other: Self) -> Self {
-                // SAFETY: as the trait states.
-                unsafe { Self($($mul(self.$i, other.$i)),*) }
-            }
-            #[inline(always)]
             unsafe fn fma(self, a: Self, b: Self) -> Self {
                 // SAFETY: as the trait states.
                 unsafe { Self($($fma(self.$i, a.$i, b.$i)),*) }
+            }
+            methods!(@binary [$($i)*], $($name $binary),*);
+        };
+        (@binary $lanes:tt, $($name:ident $binary:ident),*) => { $(methods!(@one $lanes, $name, $binary);)* };
+        (@one [$($i:tt)*], $name:ident, $binary:ident) => {
+            #[inline(always)]
+            unsafe fn $name(self, other: Self) -> Self {
+                // SAFETY: as the trait states.
+                unsafe { Self($($binary(self.$i, other.$i)),*) }
             }
         };
     }
 
     impl Lanes for Wide {
         methods!(
-            12,
-            2,
-            16,
-            [0],
-            _mm512_loadu_ps,
-            _mm512_storeu_ps,
-            _mm512_set1_ps,
-            _mm512_add_ps,
-            _mm512_sub_ps,
-            _mm512_mul_ps,
-            _mm512_fmadd_ps
+            12, 2, 16, [0], _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps,
+            add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, div _mm512_div_ps, max _mm512_max_ps, min _mm512_min_ps
         );
+        #[inline(always)]
+        unsafe fn power_of_low_bits(self) -> Self {
+            // SAFETY: as the trait states.
+            unsafe {
+                let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(self.0));
+                Self(_mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f80_0000))))
+            }
+        }
     }
 
     #[derive(Clone, Copy)]
     pub(super) struct Pair(__m256, __m256);
 
     impl Lanes for Pair {
-        methods!(6, 1, 8, [0 1], _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps, _mm256_fmadd_ps);
+        methods!(
+            6, 1, 8, [0 1], _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps,
+            add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps, max _mm256_max_ps, min _mm256_min_ps
+        );
+        #[inline(always)]
+        unsafe fn power_of_low_bits(self) -> Self {
+            // SAFETY: as the trait states.
+            let half = |x: __m256| unsafe {
+                let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
+                _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000)))
+            };
+            Self(half(self.0), half(self.1))
+        }
     }
 }

@@ -1,0 +1,78 @@
+//! Feature maps, channels last.
+
+/// Images of a batch, height, width, channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub images: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+}
+
+impl Shape {
+    pub fn pixels(self) -> usize {
+        self.height * self.width
+    }
+
+    /// Elements of one image.
+    pub fn image(self) -> usize {
+        self.pixels() * self.channels
+    }
+
+    pub fn elements(self) -> usize {
+        self.images * self.image()
+    }
+
+    pub fn with_channels(self, channels: usize) -> Self {
+        Self { channels, ..self }
+    }
+
+    pub fn dims(self) -> [usize; 4] {
+        [self.images, self.height, self.width, self.channels]
+    }
+}
+
+/// A feature map [images, height, width, channels], row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct Map<'a> {
+    pub shape: Shape,
+    pub data: &'a [f32],
+}
+
+impl<'a> Map<'a> {
+    pub fn new(shape: Shape, data: &'a [f32]) -> Self {
+        assert_eq!(shape.elements(), data.len());
+        Self { shape, data }
+    }
+
+    /// The same pixels with `channels` channels: zeros added behind the last one, or the last ones left out.
+    pub fn resized(&self, channels: usize) -> Vec<f32> {
+        resize(self.data, self.shape.channels, channels)
+    }
+
+    /// Pixel (y, x) at (stride y + offset, stride x + offset) of an image of height × width, zeros in between.
+    pub fn spread(&self, height: usize, width: usize, stride: usize, offset: usize) -> Vec<f32> {
+        let Shape { images, width: w, channels, .. } = self.shape;
+        let image = height * width * channels;
+        let mut out = vec![0.0; images * image];
+        for (out, x) in out.chunks_exact_mut(image).zip(self.data.chunks_exact(self.shape.image())) {
+            for (index, pixel) in x.chunks_exact(channels).enumerate() {
+                let (y, x) = (index / w * stride + offset, index % w * stride + offset);
+                if y < height && x < width {
+                    out[(y * width + x) * channels..][..channels].copy_from_slice(pixel);
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Rows of `from` elements to rows of `to`: cut, or filled with zeros.
+pub fn resize(data: &[f32], from: usize, to: usize) -> Vec<f32> {
+    let mut out = vec![0.0; data.len() / from * to];
+    let kept = from.min(to);
+    for (out, x) in out.chunks_exact_mut(to).zip(data.chunks_exact(from)) {
+        out[..kept].copy_from_slice(&x[..kept]);
+    }
+    out
+}

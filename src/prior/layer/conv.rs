@@ -1,0 +1,185 @@
+//! Convolutions.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor};
+
+use super::Fetch;
+use super::ops::{done, map, read, slice};
+use crate::error::{Error, Result};
+use crate::prior::kernel::conv::{self, Geometry, weight_gradient};
+use crate::prior::kernel::map::{self as maps, Map};
+use crate::tensor::Real;
+
+/// A convolution with kernels of size 1 or 3.
+#[derive(Debug)]
+pub struct Conv {
+    geometry: Geometry,
+    weight: Tensor,
+    bias: Tensor,
+    /// The kernel of constant weights.
+    ready: OnceLock<Arc<conv::Conv>>,
+}
+
+impl Conv {
+    /// Kernels `size` × `size` that keep the image's size; weights NAME.weight and NAME.bias.
+    pub fn load(name: &str, channels: [usize; 2], size: usize, fetch: &mut Fetch) -> Result<Self> {
+        let [inputs, outputs] = channels;
+        Self::with(
+            name,
+            Geometry { inputs, outputs, size, stride: 1, before: size / 2, after: size / 2 },
+            fetch,
+        )
+    }
+
+    /// 3 × 3 kernels at every second pixel, with `before` zeros before the image and one behind.
+    pub fn strided(
+        name: &str,
+        channels: [usize; 2],
+        before: usize,
+        after: usize,
+        fetch: &mut Fetch,
+    ) -> Result<Self> {
+        let [inputs, outputs] = channels;
+        Self::with(name, Geometry { inputs, outputs, size: 3, stride: 2, before, after }, fetch)
+    }
+
+    fn with(name: &str, geometry: Geometry, fetch: &mut Fetch) -> Result<Self> {
+        let Geometry { inputs, outputs, size, .. } = geometry;
+        let weight = fetch(&format!("{name}.weight"), &[outputs, inputs, size, size])?;
+        Ok(Self::new(geometry, weight, fetch(&format!("{name}.bias"), &[outputs])?))
+    }
+
+    /// From weights [outputs, inputs, size, size] and a bias [outputs].
+    pub fn new(geometry: Geometry, weight: Tensor, bias: Tensor) -> Self {
+        Self { geometry, weight, bias, ready: OnceLock::new() }
+    }
+
+    /// A 1 × 1 convolution.
+    pub fn pointwise(weight: Tensor, bias: Tensor) -> Result<Self> {
+        let (outputs, inputs) = (weight.dim(0)?, weight.dim(1)?);
+        let geometry = Geometry { inputs, outputs, size: 1, stride: 1, before: 0, after: 0 };
+        Ok(Self::new(geometry, weight.reshape((outputs, inputs, 1, 1))?, bias))
+    }
+
+    /// The convolution of x [images, height, width, inputs].
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let g = self.geometry;
+        let (_, height, width, channels) = x.dims4()?;
+        if channels != g.inputs || height.min(width) + g.before + g.after < g.size {
+            let expected = format!("[images, height, width, {}], large enough for the kernel", g.inputs);
+            return Err(Error::shape("argument of a convolution", expected, x.dims()));
+        }
+        if !x.device().is_cpu() {
+            return self.portable(x);
+        }
+        let x = x.contiguous()?;
+        // Weights may have been reshaped since they were fetched; biases are as they came.
+        if self.bias.is_variable() {
+            let kernel = Arc::new(self.kernel()?);
+            return Ok(x.apply_op3(&self.weight, &self.bias, Trained(kernel))?);
+        }
+        let kernel = match self.ready.get() {
+            Some(kernel) => kernel,
+            None => {
+                let kernel = Arc::new(self.kernel()?);
+                self.ready.get_or_init(|| kernel)
+            }
+        };
+        Ok(x.apply_op1(Constant(kernel.clone()))?)
+    }
+
+    fn kernel(&self) -> Result<conv::Conv> {
+        Ok(conv::Conv::new(self.geometry, f32::to_vec(&self.weight)?, f32::to_vec(&self.bias)?))
+    }
+
+    /// The same by candle's operations, on any device.
+    pub(super) fn portable(&self, x: &Tensor) -> Result<Tensor> {
+        let Geometry { stride, before, after, .. } = self.geometry;
+        let x = x.permute((0, 3, 1, 2))?;
+        let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?.contiguous()?;
+        let y = x.conv2d(&self.weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?;
+        Ok(y.broadcast_add(&self.bias)?)
+    }
+}
+
+fn forward(kernel: &conv::Conv, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+    let x = map(x, layout)?;
+    Ok(done(kernel.apply(x), &kernel.geometry().output(x.shape).dims()))
+}
+
+fn input_gradient(kernel: &Arc<conv::Conv>, x: &Tensor, g: &Tensor) -> CandleResult<Tensor> {
+    let (images, height, width, channels) = x.dims4()?;
+    let shape = maps::Shape { images, height, width, channels };
+    g.contiguous()?.apply_op1_no_bwd(&InputGradient(kernel.clone(), shape))
+}
+
+/// A convolution with constant weights.
+struct Constant(Arc<conv::Conv>);
+
+impl CustomOp1 for Constant {
+    fn name(&self) -> &'static str {
+        "convolution"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        forward(&self.0, x, layout)
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> CandleResult<Option<Tensor>> {
+        Ok(Some(input_gradient(&self.0, x, g)?))
+    }
+}
+
+/// A convolution whose weights learn.
+struct Trained(Arc<conv::Conv>);
+
+impl CustomOp3 for Trained {
+    fn name(&self) -> &'static str {
+        "trained convolution"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        layout: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        forward(&self.0, x, layout)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let geometry = self.0.geometry();
+        let (images, height, width, channels) = x.dims4()?;
+        let shape = maps::Shape { images, height, width, channels };
+        let (dw, db) = read([x, g], |[x, g]| {
+            weight_gradient(geometry, Map::new(shape, x), Map::new(geometry.output(shape), g))
+        })?;
+        let dw = Tensor::from_vec(dw, weight.shape(), x.device())?;
+        let db = Tensor::from_vec(db, bias.shape(), x.device())?;
+        Ok((Some(input_gradient(&self.0, x, g)?), Some(dw), Some(db)))
+    }
+}
+
+struct InputGradient(Arc<conv::Conv>, maps::Shape);
+
+impl CustomOp1 for InputGradient {
+    fn name(&self) -> &'static str {
+        "input gradient of a convolution"
+    }
+
+    fn cpu_fwd(&self, g: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let g = Map::new(self.0.geometry().output(self.1), slice(g, layout)?);
+        Ok(done(self.0.input_gradient(g, self.1), &self.1.dims()))
+    }
+}

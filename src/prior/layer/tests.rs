@@ -1,0 +1,135 @@
+//! Our kernels against candle's own operations: values, and gradients of inputs and weights.
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::attention::Attend;
+use super::norm::Normalise;
+use super::ops::{add, add_rows};
+use super::resample::{Separable, fold, unfold};
+use super::{Conv, Norm, Resampling};
+use crate::error::Result;
+use crate::prior::kernel::conv::Geometry;
+use crate::prior::kernel::norm::Norm as Settings;
+use crate::tensor::Space;
+use crate::tensor::random::{Noise, standard_normal};
+use crate::testing::relative_difference;
+
+fn draw(shape: &[usize], seed: u64) -> Var {
+    let space = Space::real(shape, DType::F32, &Device::Cpu);
+    Var::from_tensor(&standard_normal(Noise::new(seed, 0), &space, &[]).unwrap()).unwrap()
+}
+
+/// Two functions of the same variables agree in value and in all gradients.
+fn agree(
+    what: &str,
+    variables: &[&Var],
+    ours: impl Fn(&[&Tensor]) -> Result<Tensor>,
+    theirs: impl Fn(&[&Tensor]) -> Result<Tensor>,
+) {
+    let arguments: Vec<&Tensor> = variables.iter().map(|v| v.as_tensor()).collect();
+    let (a, b) = (ours(&arguments).unwrap(), theirs(&arguments).unwrap());
+    let error = relative_difference(&a, &b).unwrap();
+    assert!(error < 5e-6, "{what}: {error:e}");
+    let g = draw(a.dims(), 99).as_tensor().detach();
+    let pull = |y: &Tensor| (y * &g).unwrap().sum_all().unwrap().backward().unwrap();
+    let (of_a, of_b) = (pull(&a), pull(&b));
+    for (index, variable) in variables.iter().enumerate() {
+        let (a, b) = (of_a.get(variable.as_tensor()).unwrap(), of_b.get(variable.as_tensor()).unwrap());
+        let error = relative_difference(a, b).unwrap();
+        assert!(error < 2e-5, "{what}, gradient {index}: {error:e}");
+    }
+}
+
+#[test]
+fn convolutions() {
+    // (images, height, width, inputs, outputs, size, stride, before, after)
+    let cases = [
+        (1, 8, 8, 16, 16, 3, 1, 1, 1),
+        (2, 13, 7, 48, 32, 3, 1, 1, 1),
+        (3, 5, 6, 16, 4, 3, 1, 1, 1),
+        (2, 9, 10, 4, 32, 3, 1, 1, 1),
+        (1, 6, 5, 7, 9, 3, 1, 1, 1),
+        (2, 12, 8, 16, 48, 3, 2, 1, 1),
+        (1, 9, 7, 24, 16, 3, 2, 1, 1),
+        (2, 8, 6, 16, 20, 3, 2, 0, 1),
+        (1, 9, 7, 3, 16, 3, 2, 0, 0),
+        (2, 7, 9, 32, 80, 1, 1, 0, 0),
+        (2, 4, 3, 5, 3, 1, 1, 0, 0),
+    ];
+    for (images, height, width, inputs, outputs, size, stride, before, after) in cases {
+        let geometry = Geometry { inputs, outputs, size, stride, before, after };
+        let x = draw(&[images, height, width, inputs], 1);
+        let (w, b) = (draw(&[outputs, inputs, size, size], 2), draw(&[outputs], 3));
+        let conv = |v: &[&Tensor]| Conv::new(geometry, v[1].clone(), v[2].clone());
+        let name = format!("{geometry:?} on {height} × {width}");
+        agree(&name, &[&x, &w, &b], |v| conv(v).apply(v[0]), |v| conv(v).portable(v[0]));
+        let constant = Conv::new(geometry, w.as_tensor().detach(), b.as_tensor().detach());
+        agree(&name, &[&x], |v| constant.apply(v[0]), |v| constant.portable(v[0]));
+    }
+}
+
+#[test]
+fn normalisation_with_and_without_modulation() {
+    for (channels, groups) in [(32, 4), (24, 24), (6, 2)] {
+        let x = draw(&[2, 9, 5, channels], 1);
+        let (gamma, beta) = (draw(&[2, channels], 2), draw(&[2, channels], 3));
+        for silu in [false, true] {
+            let op = || Normalise(Settings { groups, epsilon: 1e-5, silu });
+            let name = format!("{channels} channels in {groups} groups, SiLU {silu}");
+            agree(
+                &name,
+                &[&x, &gamma, &beta],
+                |v| Ok(v[0].apply_op3(v[1], v[2], op())?),
+                |v| op().portable(v[0], v[1], v[2]),
+            );
+        }
+    }
+    let fetch = &mut |_: &str, shape: &[usize]| Ok(draw(shape, 4).as_tensor().detach());
+    let norm = Norm::load("norm", 16, 4, 1e-5, fetch).unwrap();
+    let x = draw(&[1, 3, 3, 16], 5).as_tensor().detach();
+    let zero = Tensor::zeros((1, 16), DType::F32, &Device::Cpu).unwrap();
+    let (plain, modulated) = (norm.silu(&x).unwrap(), norm.silu_modulated(&x, &zero, &zero).unwrap());
+    assert!(relative_difference(&plain, &modulated).unwrap() < 1e-7);
+    assert!(Norm::load("norm", 16, 5, 1e-5, fetch).unwrap_err().to_string().contains("`norm`"));
+}
+
+#[test]
+fn attention_over_more_pixels_than_a_block() {
+    for (heads, channels) in [(2, 32), (3, 15), (1, 8)] {
+        let qkv = draw(&[2, 19, 16, 3 * channels], 1);
+        let name = format!("{heads} heads of {channels} channels");
+        agree(&name, &[&qkv], |v| Ok(v[0].apply_op1(Attend(heads))?), |v| Attend(heads).portable(v[0]));
+    }
+}
+
+#[test]
+fn resampling_sums_and_folding() {
+    let all = [
+        Resampling::Doubled,
+        Resampling::Halved,
+        Resampling::FirDoubled,
+        Resampling::FirHalved,
+        Resampling::FirWidened,
+    ];
+    for resampling in all {
+        let x = draw(&[2, 6, 8, 5], 1);
+        let op = || Separable { rows: resampling.taps(6), columns: resampling.taps(8) };
+        let name = format!("{resampling:?}");
+        agree(&name, &[&x], |v| Ok(v[0].apply_op1(op())?), |v| op().portable(v[0]));
+    }
+    let (a, b, rows) = (draw(&[2, 3, 4, 5], 1), draw(&[2, 3, 4, 5], 2), draw(&[2, 5], 3));
+    agree("sum", &[&a, &b], |v| add(v[0], v[1], 0.7), |v| Ok(((v[0] + v[1])? * 0.7)?));
+    let wide = |v: &Tensor| v.reshape((2, 1, 1, 5));
+    agree("rows", &[&a, &rows], |v| add_rows(v[0], v[1]), |v| Ok(v[0].broadcast_add(&wide(v[1])?)?));
+    let image = Tensor::arange(0f32, 96.0, &Device::Cpu).unwrap().reshape((2, 2, 4, 6)).unwrap();
+    let folded = fold(&image, 2).unwrap();
+    assert_eq!(folded.dims(), [2, 2, 3, 8]);
+    // The second channel's pixel (1, 0) of the first square.
+    assert_eq!(folded.get(0).unwrap().to_vec3::<f32>().unwrap()[0][0][6], 30.0);
+    assert_eq!(elements(&unfold(&folded, 2).unwrap()), elements(&image));
+}
+
+/// All elements in order.
+fn elements(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
