@@ -5,10 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use candle_core::{Device, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
-use wellposed::prior::unet::UNet;
+use wellposed::prior::network::unet::UNet;
 
 use super::{Folder, Run};
 
@@ -34,7 +35,7 @@ fn tiny_prior(folder: &Folder, name: &str, change: Value) {
         let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(&mut draw).collect();
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         tensors.push((name.into(), shape.to_vec(), bytes));
-        Ok(values)
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     })
     .unwrap();
     let views = tensors.iter().map(|(name, shape, bytes)| {

@@ -1,4 +1,4 @@
-"""The network of src/prior/unet in PyTorch, and the reference of its test.
+"""The network of src/prior/network/unet.rs in PyTorch, and the reference of its test.
 
     python tests/reference/unet.py            # writes tests/reference/unet.safetensors (needs torch, safetensors)
 
