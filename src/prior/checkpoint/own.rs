@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::prior::Denoiser;
     use crate::prior::network::Grouped;
-    use crate::prior::network::reference::{draw, weight};
+    use crate::prior::network::tests::{draw, weight};
     use crate::prior::parametrization::Network;
     use crate::testing::relative_difference;
 

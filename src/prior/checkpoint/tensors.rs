@@ -231,7 +231,7 @@ fn elements(tensor: &TensorView) -> std::result::Result<Vec<f32>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prior::network::reference::draw;
+    use crate::prior::network::tests::draw;
     use crate::tensor::Real;
 
     const AVERAGES: &[u8] = include_bytes!("../../../tests/reference/averages.pth");

@@ -14,7 +14,7 @@ pub mod guided;
 pub mod ncsnpp;
 pub mod plain;
 #[cfg(test)]
-pub(in crate::prior) mod reference;
+pub(in crate::prior) mod tests;
 pub mod unet;
 
 use std::fmt::Debug;
