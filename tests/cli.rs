@@ -196,6 +196,7 @@ fn unusable_arguments_of_simulate() {
     simulate("-o no/such/s.h5").fails(1, &["no/such/s.h5"]);
     simulate("-o .").fails(2, &["folder"]);
     simulate("").fails(2, &["--output"]);
+    folder.run("mri simulate a.nii.gz -o s.h5").fails(1, &["a.nii.gz", "magnitudes"]);
     assert_eq!(folder.names(), before, "no output is left");
 }
 

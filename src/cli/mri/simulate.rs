@@ -8,9 +8,10 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
 use wellposed::io::{MriScan, Provenance, read_volume};
+use wellposed::metric;
 use wellposed::operator::mri::{Pattern, Sampling, Sense, birdcage, measure};
 use wellposed::plot::{Image, Montage, Panel, Row, Scale};
-use wellposed::tensor::random::Noise;
+use wellposed::tensor::{Field, random::Noise};
 
 use super::scan;
 use crate::cli::failure::{Failure, Outcome};
@@ -133,7 +134,15 @@ impl Arguments {
 
     /// K-space of a volume.
     fn scan_volume(&self) -> Outcome<MriScan> {
-        let volume = read_volume(&self.volume)?.magnitude()?;
+        let volume = read_volume(&self.volume)?;
+        let (lowest, highest) = metric::extrema(volume.data())?;
+        // Resampling leaves small negative values in magnitudes; CT numbers are another matter.
+        if volume.field() == Field::Real && lowest < -0.1 * highest.abs() {
+            let reason =
+                format!("expected the magnitudes of an MR image, found values from {lowest} to {highest}");
+            return Err(Error::format(&self.volume, reason).into());
+        }
+        let volume = volume.magnitude()?;
         let [_, height, width] = volume.grid().shape();
         let mask = self.draw([height, width])?;
         let maps = birdcage(self.coils as usize, [height, width], self.seed, DType::F32, &Device::Cpu)?;

@@ -25,7 +25,8 @@ pub struct Espirit {
     pub kernel: usize,
     /// Singular values below this part of the largest are noise.
     pub threshold: f64,
-    /// Maps are zero where the eigenvalue is below this.
+    /// Maps are zero around the object, where the eigenvalue is below this. Holes inside the object, such as
+    /// those that a small calibration region leaves, keep their maps.
     pub crop: f64,
 }
 
@@ -105,7 +106,6 @@ impl Kernel for Calibrate {
     fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
         let [maps, values] = outputs else { unreachable!("two outputs") };
         let (item, slice) = (self.shape[0] * self.shape[1], self.coils * self.shape[0] * self.shape[1]);
-        let crop = T::of(self.settings.crop);
         let slices = as_complex(inputs[0]).chunks_exact(slice);
         let outputs = as_complex_mut(maps).chunks_exact_mut(slice).zip(values.chunks_exact_mut(item));
         for (kspace, (maps, values)) in slices.zip(outputs) {
@@ -113,9 +113,12 @@ impl Kernel for Calibrate {
             let reference: Vec<Complex<T>> = self.reference(&data)?;
             let field = Convolution::new(&self, &self.projection(&data)?)?;
             dominant(&field, &reference, self.shape[1], maps, values);
+            let crop = T::of(self.settings.crop);
+            let low: Vec<bool> = values.iter().map(|value| *value < crop).collect();
+            let outside = connected_to_border(&low, self.shape[1]);
             for map in maps.chunks_exact_mut(item) {
-                let outside = map.iter_mut().zip(&*values).filter(|(_, value)| **value < crop);
-                outside.for_each(|(v, _)| *v = Complex::new(T::zero(), T::zero()));
+                let cropped = map.iter_mut().zip(&outside).filter(|(_, outside)| **outside);
+                cropped.for_each(|(v, _)| *v = Complex::new(T::zero(), T::zero()));
             }
         }
         Ok(())
@@ -181,6 +184,26 @@ impl Calibrate {
         };
         matmul(span.view(), adjoint(&span).view())
     }
+}
+
+/// The set pixels that a path over set neighbours joins to the border of the image.
+fn connected_to_border(set: &[bool], width: usize) -> Vec<bool> {
+    let height = set.len() / width;
+    let mut joined = vec![false; set.len()];
+    let border = |i: &usize| [0, height - 1].contains(&(i / width)) || [0, width - 1].contains(&(i % width));
+    let mut open: Vec<usize> = (0..set.len()).filter(border).collect();
+    while let Some(i) = open.pop() {
+        if joined[i] || !set[i] {
+            continue;
+        }
+        joined[i] = true;
+        let (y, x) = (i / width, i % width);
+        let steps = [(y > 0, width), (x > 0, 1)].map(|(inside, step)| inside.then(|| i - step));
+        let further =
+            [(y + 1 < height, width), (x + 1 < width, 1)].map(|(inside, step)| inside.then(|| i + step));
+        open.extend(steps.into_iter().chain(further).flatten());
+    }
+    joined
 }
 
 /// G(x) = Σ_d K(d) e^{2πi d·x/N}, the convolution kernel's transform, evaluated row by row.
@@ -300,6 +323,21 @@ mod tests {
             let outside = values[n + 1];
             assert!(outside < 0.95, "eigenvalue {outside} far outside");
         }
+    }
+
+    #[test]
+    fn only_what_is_joined_to_the_border_lies_outside() {
+        #[rustfmt::skip]
+        let low = [
+            1, 1, 1, 1, 1,
+            1, 0, 0, 0, 0,
+            1, 0, 1, 0, 1,
+            0, 0, 0, 0, 1,
+        ];
+        let outside = connected_to_border(&low.map(|v| v == 1), 5);
+        let mut expected = low.map(|v| v == 1);
+        expected[12] = false;
+        assert_eq!(outside, expected);
     }
 
     #[test]
