@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::io::{CtScan, Grid, MriScan, Scan, Volume, read_volume};
+use wellposed::io::{Array, CtScan, Grid, MriScan, Scan, Volume, read_array, read_volume};
 use wellposed::metric;
+use wellposed::tensor::Field;
 
 use super::console;
 use super::failure::Outcome;
@@ -78,6 +79,8 @@ enum Contents {
         minimum: f64,
         maximum: f64,
     },
+    /// Numbers whose axes nobody has named, such as k-space.
+    Array { shape: Vec<usize>, complex: bool, minimum: f64, maximum: f64 },
     Ct {
         #[serde(flatten)]
         place: Place,
@@ -121,9 +124,20 @@ impl Contents {
             Ok(Scan::Ct(scan)) => Ok(Self::of_ct(&scan)),
             Ok(Scan::Mri(scan)) => Self::of_mri(&scan),
             // Anything else may still be a volume; what reading that says is the better message.
-            Err(Error::Format { .. } | Error::Io { .. }) => Self::of_volume(&read_volume(file)?),
+            Err(Error::Format { .. } | Error::Io { .. }) => match read_volume(file) {
+                Ok(volume) => Self::of_volume(&volume),
+                Err(Error::Shape { .. }) => Self::of_array(&read_array(file, None)?),
+                Err(error) => Err(error.into()),
+            },
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Extrema of complex numbers are those of their parts.
+    fn of_array(array: &Array) -> Outcome<Self> {
+        let (minimum, maximum) = metric::extrema(&array.data)?;
+        let complex = array.field == Field::Complex;
+        Ok(Self::Array { shape: array.shape().to_vec(), complex, minimum, maximum })
     }
 
     fn of_volume(volume: &Volume) -> Outcome<Self> {
@@ -131,7 +145,7 @@ impl Contents {
         Ok(Self::Volume {
             place: Place::of(volume.grid()),
             unit: volume.unit().symbol(),
-            complex: volume.field() == wellposed::tensor::Field::Complex,
+            complex: volume.field() == Field::Complex,
             minimum,
             maximum,
         })

@@ -68,7 +68,7 @@ fn array(path: &Path, kind: Kind, name: Option<&str>) -> Result<Array> {
         Kind::Matlab => matlab::read(path, name),
         Kind::Hdf5 => {
             let reader = Reader::open(path)?;
-            let name = name.map_or_else(|| only_picture(&reader), |name| Ok(name.to_string()))?;
+            let name = name.map_or_else(|| only_array(&reader), |name| Ok(name.to_string()))?;
             let array = reader.array(&name)?;
             if is_matlab_hdf5(path) { array.paged() } else { Ok(array) }
         }
@@ -136,14 +136,16 @@ impl Kind {
     }
 }
 
-/// The one dataset that can be a volume.
-fn only_picture(reader: &Reader) -> Result<String> {
+/// The one dataset that can be a volume, or else the one of any more axes.
+fn only_array(reader: &Reader) -> Result<String> {
     let names = reader.datasets()?;
-    let is_picture = |name: &&String| reader.shape(name).is_ok_and(|s| s.len() == 2 || s.len() == 3);
-    match names.iter().filter(is_picture).collect::<Vec<_>>()[..] {
-        [name] => Ok(name.clone()),
-        _ => Err(reader.error(format!("which dataset is the volume? It holds {}", names.join(", ")))),
+    for axes in [2..=3, 2..=usize::MAX] {
+        let fits = |name: &&String| reader.shape(name).is_ok_and(|shape| axes.contains(&shape.len()));
+        if let [name] = names.iter().filter(fits).collect::<Vec<_>>()[..] {
+            return Ok(name.clone());
+        }
     }
+    Err(reader.error(format!("which dataset is wanted? It holds {}", names.join(", "))))
 }
 
 /// Formats that [`Volume::write`] offers, by the end of the name.
