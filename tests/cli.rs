@@ -383,3 +383,29 @@ fn priors_tell_dream_and_denoise() {
     std::fs::write(folder.path("bad.safetensors"), b"nothing").unwrap();
     folder.run("prior info bad.safetensors").fails(1, &["bad.safetensors", "safetensors"]);
 }
+
+#[test]
+fn training_goes_on_where_it_stopped() {
+    let folder = Folder::new();
+    folder.chest("chest.nii.gz", 3, 48);
+    let train = |rest: &str| {
+        let settings = "--window=-1000,1000 --unit HU --network small --batch 2 --crop 16 --json";
+        folder.run(&format!("prior train chest.nii.gz {settings} {rest}"))
+    };
+    assert_eq!(train("-o whole --steps 20").json()["steps"], 20);
+    train("-o parts --steps 10").good();
+    train("-o parts --steps 20").fails(2, &["parts", "--resume"]);
+    train("-o parts --steps 20 --resume --rate 1e-3").fails(2, &["--resume", "settings"]);
+    train("-o parts --steps 20 --resume").good();
+    // After its header, a safetensors file is the numbers alone.
+    let weights = |run: &str| {
+        let bytes = std::fs::read(folder.path(&format!("{run}/prior.safetensors"))).unwrap();
+        let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        bytes[8 + header..].to_vec()
+    };
+    assert!(weights("whole") == weights("parts"));
+    for name in ["state.safetensors", "loss.png", "samples.png", "log.json"] {
+        assert!(folder.path("parts").join(name).exists(), "{name}");
+    }
+    folder.run("prior sample parts/prior.safetensors -n 1 --size 16x16 --steps 2 -o x.png").good();
+}

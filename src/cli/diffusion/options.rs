@@ -172,7 +172,7 @@ impl Chosen {
     /// [`Failure::Usage`] where not even one fits.
     pub fn chunk(&self, held: usize, pixels: usize, backwards: bool) -> Outcome<usize> {
         let budget = self.memory_gib * f64::from(1 << 30);
-        // Measured on the U-net of the CT prior, rounded up: bytes for each pixel, forwards alone and there and back.
+        // Estimates for the U-net of the CT prior: bytes for each pixel, forwards alone and there and back.
         let image = pixels as f64 * if backwards { 12_000.0 } else { 1_500.0 };
         let left = budget - held as f64;
         if left < image {
