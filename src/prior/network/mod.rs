@@ -1,4 +1,4 @@
-//! Networks, each a description in terms of [`super::layer`]; weights come by name from whatever file.
+//! Networks, each a description in terms of the layers beside them; weights come by name from whatever file.
 //!
 //! | Module | Network |
 //! |---|---|
@@ -34,7 +34,7 @@ pub trait Graph: Debug + Send + Sync {
     fn channels(&self) -> usize;
     /// What height and width must be multiples of.
     fn granule(&self) -> usize;
-    /// F(x, t) for x [images, channels, height, width] and times [images].
+    /// F(x, t) for x `[images, channels, height, width]` and times `[images]`.
     fn run(&self, x: &Tensor, times: &Tensor) -> Result<Tensor>;
 }
 
