@@ -145,7 +145,7 @@ fn siemens_raw_data() {
     let Some(path) = data("kspace/siemens_gre_twix.dat") else { return };
     let scan = MriScan::read(&path).unwrap();
     assert_eq!(scan.kspace.dims(), [1, 2, 160, 160, 2]);
-    assert_eq!(scan.target.spacing(), [20.0, 1.25, 1.25]);
+    assert_eq!(scan.target.spacing(), [4.0, 1.25, 1.25]);
     assert!((scan.scale / 0.001_307_302_260_911_842 - 1.0).abs() < 1e-5);
     assert_eq!(values(&scan.mask), [1.0; 160 * 160]);
     let k = values(&scan.kspace);
