@@ -3,7 +3,7 @@
 
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use ndarray_linalg::{
-    CholeskyInto, Diag, Eig, EighInto, FactorizeInto, JobSvd, Lapack, QRInto, SVDDCInto,
+    AllocatedArray, AllocatedArrayMut, CholeskyInto, Diag, Eig, EighInto, JobSvd, Lapack, QRInto, SVDDCInto,
     SolveTriangularInplace, UPLO,
 };
 use num_complex::Complex;
@@ -41,13 +41,14 @@ pub(super) fn cholesky<T: Scalar>(a: Array2<T>) -> Option<Array2<T>> {
     a.cholesky_into(UPLO::Lower).ok()
 }
 
-pub(super) fn lu<T: Scalar>(a: Array2<T>) -> Option<(Array2<T>, Vec<usize>)> {
-    let factors = a.factorize_into().ok()?;
-    let mut order: Vec<usize> = (0..factors.a.nrows()).collect();
-    for (row, exchanged) in factors.ipiv.iter().enumerate() {
-        order.swap(row, usize::try_from(*exchanged).ok()? - 1);
+pub(super) fn lu<T: Scalar>(mut a: Array2<T>) -> Option<(Array2<T>, Vec<usize>)> {
+    let layout = a.layout().ok()?;
+    let pivots = T::lu(layout, a.as_allocated_mut().ok()?).ok()?;
+    let mut order: Vec<usize> = (0..a.nrows()).collect();
+    for (row, exchanged) in pivots.into_iter().enumerate() {
+        order.swap(row, usize::try_from(exchanged).ok()? - 1);
     }
-    Some((factors.a, order))
+    Some((a, order))
 }
 
 /// An orthonormal basis of the columns, formed explicitly.
@@ -72,8 +73,12 @@ impl<T: Scalar> Reflections<T> {
     }
 }
 
+fn modulus<T: Scalar>(value: impl ToPrimitive) -> T::Modulus {
+    T::Modulus::of(value.to_f64().unwrap_or(f64::NAN))
+}
+
 fn moduli<T: Scalar>(values: Array1<<T as ndarray_linalg::Scalar>::Real>) -> Array1<T::Modulus> {
-    values.mapv(|v| T::Modulus::of(v.to_f64().unwrap_or(f64::NAN)))
+    values.mapv(modulus::<T>)
 }
 
 pub(super) fn hermitian_eigen<T: Scalar>(a: Array2<T>) -> Option<(Array1<T::Modulus>, Array2<T>)> {
@@ -96,7 +101,7 @@ where
 {
     let (values, vectors) = a.eig().ok()?;
     let plain = |z: T::Complex| {
-        let part = |x: <T::Complex as ndarray_linalg::Scalar>::Real| T::of(x.to_f64().unwrap_or(f64::NAN));
+        let part = modulus::<T>;
         Complex::new(part(ndarray_linalg::Scalar::re(&z)), part(ndarray_linalg::Scalar::im(&z)))
     };
     Some((values.mapv(plain), vectors.mapv(plain)))
