@@ -79,6 +79,10 @@ struct Method {
     /// Descent steps of gp-hm.
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     iterations: usize,
+    /// Highest frequency in the start of gp-hm's mixture, radians per unit of length; by default 1.25 times that of
+    /// the data.
+    #[arg(long, value_name = "W")]
+    highest: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,7 +120,8 @@ impl Method {
             Engine::Weights => WeightSpace { points: Some(points), ..WeightSpace::default() }.solve(problem),
             Engine::Collocation => Collocation { points, ..Collocation::default() }.solve(problem),
             Engine::GpHm => {
-                let engine = GpHm { points, iterations: self.iterations, ..GpHm::default() };
+                let engine =
+                    GpHm { points, iterations: self.iterations, highest: self.highest, ..GpHm::default() };
                 engine.solve(problem, &mut ())
             }
         }

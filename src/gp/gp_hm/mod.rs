@@ -36,13 +36,13 @@ pub enum Minimiser {
 pub struct GpHm {
     /// Grid points per axis.
     pub points: usize,
-    /// Gaussian for GP-HM-GM, Matérn-5/2 for GP-HM-StM.
+    /// Matérn-5/2 for GP-HM-StM (which converges faster), Gaussian for GP-HM-GM.
     pub envelope: Envelope,
     /// Components Q of the mixture of each axis.
     pub components: usize,
     /// The highest initial frequency, radians per unit of length; by default a little above that of the data.
     pub highest: Option<f64>,
-    /// λ, the weight of equation and boundary against the prior.
+    /// λ, the weight of the boundary's likelihood against that of the equation and the prior.
     pub weight: f64,
     /// The minimiser.
     pub minimiser: Minimiser,
@@ -54,7 +54,7 @@ impl Default for GpHm {
     fn default() -> Self {
         Self {
             points: 400,
-            envelope: Envelope::Gaussian,
+            envelope: Envelope::Matern(2),
             components: 30,
             highest: None,
             weight: 200.0,

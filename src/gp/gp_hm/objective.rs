@@ -139,11 +139,11 @@ impl HmObjective {
         let misfit: f64 = self.boundary.iter().map(|(i, y)| (x[*i] - y).powi(2)).sum();
         let square = residual.iter().map(|r| r * r).sum::<f64>();
         value -= lambda * (0.5 * self.boundary.len() as f64 * log_tau - 0.5 * tau * misfit);
-        value -= lambda * (0.5 * n as f64 * log_v - 0.5 * v * square);
+        value -= 0.5 * n as f64 * log_v - 0.5 * v * square;
 
         gradient[n] = -lambda * (0.5 * self.boundary.len() as f64 - 0.5 * tau * misfit);
-        gradient[n + 1] = -lambda * (0.5 * n as f64 - 0.5 * v * square);
-        let cotangent = residual * (lambda * v);
+        gradient[n + 1] = -(0.5 * n as f64 - 0.5 * v * square);
+        let cotangent = residual * v;
         let z = first.solve(&first.differentiate_adjoint(&cotangent));
         let mut du = &both + &(&z * first.grid.coefficient) + &slope * &cotangent;
         let mut kernel_gradient = first.pull_back(columns, &both, &z, &a, &cotangent);

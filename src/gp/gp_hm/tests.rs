@@ -108,10 +108,9 @@ fn reference(case: &Case, nodes: usize, kernels: &[SpectralMixture], x: &[f64]) 
     if let Some((_, d)) = parts.get(1) {
         loss += 0.5 * rows as f64 * log_det(&d.k);
     }
-    loss -= lambda * (0.5 * nb * x[n] - 0.5 * tau * misfit)
-        + lambda * (0.5 * total * x[n + 1] - 0.5 * v * square);
+    loss -= lambda * (0.5 * nb * x[n] - 0.5 * tau * misfit) + 0.5 * total * x[n + 1] - 0.5 * v * square;
 
-    let g = &r * (lambda * v);
+    let g = &r * v;
     let mut du = &w + &(&slope * &g) + inverses[0].dot(&parts[0].1.p.t()).dot(&g) * parts[0].0;
     if let Some((c, d)) = parts.get(1) {
         du += &(g.dot(&d.p).dot(second) * *c);
@@ -121,7 +120,7 @@ fn reference(case: &Case, nodes: usize, kernels: &[SpectralMixture], x: &[f64]) 
     }
     let mut gradient: Vec<f64> = du.iter().copied().collect();
     gradient.push(-lambda * (0.5 * nb - 0.5 * tau * misfit));
-    gradient.push(-lambda * (0.5 * total - 0.5 * v * square));
+    gradient.push(-(0.5 * total - 0.5 * v * square));
     for (axis, (c, d)) in parts.iter().enumerate() {
         let (a, w, g, m) = if axis == 0 {
             (inverses[0].dot(&u), w.clone(), g.clone(), columns)

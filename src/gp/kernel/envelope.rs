@@ -58,6 +58,7 @@ impl Envelope {
     }
 
     /// dⁿ/ddⁿ g(s d) for n = 0 … 5.
+    #[inline(always)] // those that the caller doesn't read are not computed
     pub(super) fn derivatives(self, s: f64, d: f64) -> [f64; DERIVATIVES] {
         let x = s * d;
         let mut g = match self {
@@ -74,6 +75,7 @@ impl Envelope {
 }
 
 /// (−1)ⁿ Hₙ(x) e^(−x²), by the recurrence of the Hermite polynomials.
+#[inline(always)]
 fn gaussian(x: f64) -> [f64; DERIVATIVES] {
     let mut g = [0.0; DERIVATIVES];
     g[0] = (-x * x).exp();
@@ -84,6 +86,7 @@ fn gaussian(x: f64) -> [f64; DERIVATIVES] {
     g
 }
 
+#[inline(always)]
 fn matern(polynomials: &Polynomials, x: f64) -> [f64; DERIVATIVES] {
     let r = x.abs();
     let decay = (-r).exp();

@@ -79,9 +79,14 @@ impl SpectralMixture {
         self.frequencies.len()
     }
 
+    /// The scale s of component `q`.
+    fn scale(&self, q: usize) -> f64 {
+        self.envelope.mixture_scale(self.log_scales[q].exp())
+    }
+
     /// The complex component w g(sτ) e^(imτ) at one lag, with `rotation` = w e^(imτ).
-    fn component(&self, q: usize, tau: f64, rotation: Complex64) -> Component {
-        let scale = self.envelope.mixture_scale(self.log_scales[q].exp());
+    #[inline(always)] // only the derivatives that the caller reads are computed
+    fn component(&self, q: usize, scale: f64, tau: f64, rotation: Complex64) -> Component {
         Component {
             envelope: self.envelope.derivatives(scale, tau),
             exponent: self.envelope.mixture_exponent(),
@@ -102,28 +107,48 @@ impl SpectralMixture {
     /// `order` is above 4 or above the kernel's smoothness.
     pub fn lag_table(&self, step: f64, count: usize, order: usize) -> Result<LagTable> {
         require_order(self.smoothness(), order)?;
+        let mut table = LagTable::zeros(3 * self.components(), count);
+        match order {
+            0 => self.fill_lags::<0>(step, &mut table),
+            1 => self.fill_lags::<1>(step, &mut table),
+            2 => self.fill_lags::<2>(step, &mut table),
+            3 => self.fill_lags::<3>(step, &mut table),
+            _ => self.fill_lags::<4>(step, &mut table),
+        }
+        Ok(table)
+    }
+
+    fn fill_lags<const N: usize>(&self, step: f64, table: &mut LagTable) {
         let components = self.components();
-        let mut table = LagTable::zeros(3 * components, count);
         for q in 0..components {
             // e^(imτ) by repeated multiplication: its rounding grows like the number of lags, to 1e-13 of it.
             let turn = Complex64::from_polar(1.0, TAU * self.frequencies[q] * step);
             let mut rotation = Complex64::new(self.log_weights[q].exp(), 0.0);
-            for i in 0..count {
-                let component = self.component(q, i as f64 * step, rotation);
-                for (part, (v, d)) in
-                    component.gradients(0).into_iter().zip(component.gradients(order)).enumerate()
-                {
-                    table.value_gradient[[part * components + q, i]] = v;
-                    table.derivative_gradient[[part * components + q, i]] = d;
+            let scale = self.scale(q);
+            let of_value = rows(&mut table.value_gradient, q, components);
+            let of_derivative = rows(&mut table.derivative_gradient, q, components);
+            for i in 0..table.value.len() {
+                let component = self.component(q, scale, i as f64 * step, rotation);
+                let (value, derivative) = (component.gradients::<0>(), component.gradients::<N>());
+                for part in 0..3 {
+                    of_value[part][i] = value[part];
+                    of_derivative[part][i] = derivative[part];
                 }
                 // The kernel is its own gradient with respect to log w.
-                table.value[i] += table.value_gradient[[q, i]];
-                table.derivative[i] += table.derivative_gradient[[q, i]];
+                table.value[i] += value[0];
+                table.derivative[i] += derivative[0];
                 rotation *= turn;
             }
         }
-        Ok(table)
     }
+}
+
+/// The rows of log w, log a and f of component `q`.
+fn rows(gradient: &mut Array2<f64>, q: usize, components: usize) -> [&mut [f64]; 3] {
+    let lags = gradient.ncols();
+    let mut rows =
+        gradient.as_slice_mut().expect("row-major").chunks_exact_mut(lags).skip(q).step_by(components);
+    std::array::from_fn(|_| rows.next().expect("three rows a component"))
 }
 
 /// K = w g(sτ) e^(imτ) at one lag; the kernel is its real part.
@@ -152,23 +177,20 @@ impl Component {
         ]
     }
 
-    /// K⁽ⁿ⁾.
-    fn derivative(&self, n: usize) -> Complex64 {
-        self.modulated(&self.envelope, n)
-    }
-
-    /// ∂ Re K⁽ⁿ⁾ / ∂ (log w, log a, f).
-    fn gradients(&self, n: usize) -> [f64; 3] {
-        let k = self.derivative(n);
-        // ∂/∂m: the n-th derivative of iτK, which is i(τK⁽ⁿ⁾ + nK⁽ⁿ⁻¹⁾).
-        let lower = if n > 0 { n as f64 * self.derivative(n - 1).im } else { 0.0 };
+    /// ∂ Re K⁽ᴺ⁾ / ∂ (log w, log a, f).
+    #[inline(always)]
+    fn gradients<const N: usize>(&self) -> [f64; 3] {
+        let k = self.modulated(&self.envelope, N);
+        // ∂/∂m: the N-th derivative of iτK, which is i(τK⁽ᴺ⁾ + NK⁽ᴺ⁻¹⁾).
+        let lower = if N > 0 { N as f64 * self.modulated(&self.envelope, N - 1).im } else { 0.0 };
         // ∂/∂log s of g⁽ʲ⁾ = sʲG⁽ʲ⁾(sτ) is j g⁽ʲ⁾ + τ g⁽ʲ⁺¹⁾.
         let stretched: [f64; ORDERS] =
             std::array::from_fn(|j| j as f64 * self.envelope[j] + self.tau * self.envelope[j + 1]);
-        [k.re, self.exponent * self.modulated(&stretched, n).re, -TAU * (self.tau * k.im + lower)]
+        [k.re, self.exponent * self.modulated(&stretched, N).re, -TAU * (self.tau * k.im + lower)]
     }
 
     /// (g e^(imτ))⁽ⁿ⁾ = Σ_j C(n, j) g⁽ⁿ⁻ʲ⁾ (im)ʲ e^(imτ).
+    #[inline(always)] // n is known where it's called: the loop vanishes
     fn modulated(&self, g: &[f64], n: usize) -> Complex64 {
         let mut sum = [0.0; 4];
         let mut factor = 1.0;
@@ -184,7 +206,7 @@ impl Kernel1d for SpectralMixture {
     fn derivatives(&self, tau: f64) -> [f64; ORDERS] {
         let mut sum = [0.0; ORDERS];
         for q in 0..self.components() {
-            let k = self.component(q, tau, self.rotation(q, tau)).derivatives();
+            let k = self.component(q, self.scale(q), tau, self.rotation(q, tau)).derivatives();
             sum.iter_mut().zip(k).for_each(|(sum, k)| *sum += k);
         }
         sum
@@ -193,11 +215,16 @@ impl Kernel1d for SpectralMixture {
     fn gradients(&self, tau: f64, out: &mut [Vec<f64>; ORDERS]) {
         let count = self.components();
         for q in 0..count {
-            let component = self.component(q, tau, self.rotation(q, tau));
-            for (n, out) in out.iter_mut().enumerate() {
-                for (part, gradient) in component.gradients(n).into_iter().enumerate() {
-                    out[part * count + q] = gradient;
-                }
+            let component = self.component(q, self.scale(q), tau, self.rotation(q, tau));
+            let gradients = [
+                component.gradients::<0>(),
+                component.gradients::<1>(),
+                component.gradients::<2>(),
+                component.gradients::<3>(),
+                component.gradients::<4>(),
+            ];
+            for (out, gradient) in out.iter_mut().zip(gradients) {
+                (0..3).for_each(|part| out[part * count + q] = gradient[part]);
             }
         }
     }
