@@ -234,7 +234,7 @@ fn check_data(name: &str, data: &Data, probes: &Array2<f64>) -> Result<()> {
         Some(at) => Err(Error::parameter(
             name,
             format!("{} at x = {}", values[at], points.row(at)),
-            "data must be finite on the whole closed domain",
+            "data must be finite on the whole closed domain: cut the point out of it, or give samples without it",
         )),
     }
 }

@@ -4,6 +4,8 @@ use std::f64::consts::{PI, TAU};
 
 use ndarray::{Array1, Array2, ArrayView1, ShapeBuilder};
 
+use super::sinusoid::sin_cos;
+
 /// Features φ_j(x) of one coordinate.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Basis {
@@ -156,13 +158,12 @@ pub(super) fn lattice(spacing: f64, bands: &[[f64; 2]], lines: &[f64]) -> Vec<f6
 
 fn sinusoids(frequencies: &[f64], x: ArrayView1<f64>, orders: &[usize], features: usize) -> Vec<Array2<f64>> {
     let n = x.len();
+    let x = x.to_vec();
     let mut out: Vec<Array2<f64>> = orders.iter().map(|_| Array2::zeros((n, features).f())).collect();
     let (mut cos, mut sin) = (vec![0.0; n], vec![0.0; n]);
     let mut column = 0;
     for &w in frequencies {
-        for (i, x) in x.iter().enumerate() {
-            (sin[i], cos[i]) = (w * x).sin_cos();
-        }
+        sin_cos(w, &x, &mut sin, &mut cos);
         for (matrix, &order) in out.iter_mut().zip(orders) {
             let scale = w.powi(order as i32);
             // dᵏ/dφᵏ of cos and sin: (cos, sin), (−sin, cos), (−cos, −sin), (sin, −cos).

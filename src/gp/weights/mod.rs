@@ -19,6 +19,7 @@ mod krylov;
 mod line;
 mod line_posterior;
 mod samples;
+mod sinusoid;
 mod spectrum;
 mod tensor;
 mod tensor_posterior;

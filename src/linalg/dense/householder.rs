@@ -38,7 +38,10 @@ impl<T: Scalar> Reflections<T> {
         for start in (0..columns).step_by(BLOCK) {
             let end = (start + BLOCK).min(columns);
             let (mut panel, rest) = a.slice_mut(s![start.., start..]).split_at(ndarray::Axis(1), end - start);
-            let block = Block::factorise(start, &mut panel);
+            let block = pulp::Arch::new().dispatch(
+                #[inline(always)]
+                || Block::factorise(start, &mut panel),
+            );
             block.apply(rest, true);
             blocks.push(block);
         }
@@ -68,6 +71,7 @@ impl<T: Scalar> Reflections<T> {
 
 impl<T: Scalar> Block<T> {
     /// Reflects the columns of a panel in place, leaving R in its upper triangle.
+    #[inline(always)] // compiled for the vectors of the machine, with what it calls
     fn factorise(start: usize, panel: &mut ArrayViewMut2<T>) -> Self {
         let (m, b) = panel.dim();
         let mut v = Array2::zeros((m, b).f());
@@ -115,6 +119,7 @@ impl<T: Scalar> Block<T> {
 }
 
 /// v, τ and β with (I − τ v vᴴ) x = β e₀, τ real; τ is 0 for x that is zero.
+#[inline(always)]
 fn reflector<T: Scalar>(mut x: Vec<T>) -> (Vec<T>, T, T) {
     let largest = x.iter().map(|v| v.squared_modulus().as_f64().sqrt()).fold(0.0, f64::max);
     let Some(first) = x.first().copied() else { return (x, T::zero(), T::zero()) };
@@ -138,6 +143,7 @@ fn reflector<T: Scalar>(mut x: Vec<T>) -> (Vec<T>, T, T) {
 }
 
 /// xᴴ y, in eight partial sums that the compiler can keep in vector registers.
+#[inline(always)]
 fn dot<T: Scalar>(x: &[T], y: &[T]) -> T {
     let mut sums = [T::zero(); 8];
     let (mut a, mut b) = (x.chunks_exact(8), y.chunks_exact(8));
