@@ -7,11 +7,9 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use wellposed::error::Error;
 use wellposed::io::{Grid, Unit, Volume, read_volume};
 use wellposed::linalg::LinearOperator;
 use wellposed::metric;
-use wellposed::observe::Termination;
 use wellposed::operator::{Blur, Boundary, Diagonal, Downsample, motion_kernel};
 use wellposed::prior::{Denoiser, checkpoint::Prior};
 use wellposed::sampler::{AdmmTv, Normalized};
@@ -19,7 +17,7 @@ use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Buffer, Field, Space, vector};
 
 use super::deliver::{Options, Reconstruction, deliver};
-use super::diffusion::{self, Chosen, Job, Method, Setting, Summary, fingerprint};
+use super::diffusion::{self, Chosen, Ingredients, Job, Method, Setting, Summary};
 use super::failure::{Failure, Outcome};
 use super::view;
 
@@ -183,16 +181,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let admm = AdmmTv { rho: 0.1, lambda: 0.001, iterations: 5 };
     let setting = Setting { strength: arguments.strength, admm, noise: normalized.noise() };
     let sampler = method.sampler(&chosen, setting);
-    let card = serde_json::to_string(&prior.card).unwrap_or_default();
-    let identity = format!("data {:016x}, prior {card}", fingerprint(normalized.data())?);
+    let made_of = Ingredients { data: normalized.data(), start: None, prior: &prior };
     let output = &options.output;
-    let job =
-        Job { name: method.name(), sampler: &*sampler, problem: &problem, chosen: &chosen, identity, output };
+    let job = Job { method, sampler: &*sampler, problem: &problem, chosen: &chosen, made_of, output };
     let drawn = job.run()?;
     let seconds = clock.elapsed().as_secs_f64();
-    if drawn.termination == Termination::Diverged {
-        return Err(Error::Unsupported(format!("{} diverged; nothing is written", method.name())).into());
-    }
     let place = |x: Tensor| Ok(Volume::on_grid(x, target.clone(), image.unit())?);
     let summary = Summary::of(
         drawn.samples,

@@ -148,16 +148,7 @@ impl Method {
 
     /// The diffusion method, where it is one.
     pub fn diffusion(self) -> Option<diffusion::Method> {
-        Some(match self {
-            Self::Fbp | Self::Sirt | Self::Cgls | Self::Tv => return None,
-            Self::Pnp => diffusion::Method::Pnp,
-            Self::Dds => diffusion::Method::Dds,
-            Self::Mbir => diffusion::Method::Mbir,
-            Self::Dps => diffusion::Method::Dps,
-            Self::RedDiff => diffusion::Method::RedDiff,
-            Self::Diffpir => diffusion::Method::Diffpir,
-            Self::Daps => diffusion::Method::Daps,
-        })
+        diffusion::Method::named(self)
     }
 
     /// Attenuation in 1/mm [slice, row, column] from the projections, by a classical method.

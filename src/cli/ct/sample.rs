@@ -8,7 +8,6 @@ use candle_core::Tensor;
 use wellposed::io::{CtScan, Unit, Volume};
 use wellposed::linalg::LinearOperator;
 use wellposed::metric;
-use wellposed::observe::Termination;
 use wellposed::operator::ct::RayTransform;
 use wellposed::prior::checkpoint::Prior;
 use wellposed::sampler::{AdmmTv, Normalized};
@@ -17,7 +16,7 @@ use wellposed::tensor::Field;
 use super::method::{Method, Settings};
 use super::scan;
 use crate::cli::deliver::{Reconstruction, usable};
-use crate::cli::diffusion::{self, Chosen, Drawn, Job, Setting, Start, Summary, fingerprint};
+use crate::cli::diffusion::{self, Chosen, Drawn, Ingredients, Job, Setting, Start, Summary};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::progress::Progress;
 
@@ -87,13 +86,8 @@ pub fn run(
     let admm = AdmmTv::from_paper(10.0, 0.04, 1, views).rescaled(normalized.norm() / pixel);
     let setting = Setting { strength: settings.strength(), admm, noise: normalized.noise() };
     let sampler = method.sampler(chosen, setting);
-    let card = serde_json::to_string(&prior.card).unwrap_or_default();
-    let identity = format!(
-        "data {:016x}, start {:016x}, prior {card}",
-        fingerprint(normalized.data())?,
-        start.as_ref().map_or(Ok(0), fingerprint)?,
-    );
-    let job = Job { name: method.name(), sampler: &*sampler, problem: &problem, chosen, identity, output };
+    let made_of = Ingredients { data: normalized.data(), start: start.as_ref(), prior: &prior };
+    let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };
     let drawn = job.run()?;
     let seconds = clock.elapsed().as_secs_f64();
     reconstruction(method, scan, &normalized, chosen, drawn, seconds)
@@ -120,10 +114,6 @@ fn reconstruction(
     seconds: f64,
 ) -> Outcome<Reconstruction> {
     let Drawn { samples, termination, steps, progress } = drawn;
-    if termination == Termination::Diverged {
-        let reason = format!("{} diverged; nothing is written", method.name());
-        return Err(wellposed::error::Error::Unsupported(reason).into());
-    }
     let summary = Summary::of(
         samples,
         |x| Ok(scan::volume(scan, &normalized.to_physical(&x)?)?),

@@ -39,6 +39,12 @@ pub struct Setting {
 }
 
 impl Method {
+    /// The one that a command's own list of methods, which has classical ones too, calls by the same name.
+    pub fn named(listed: impl ValueEnum) -> Option<Self> {
+        let listed = listed.to_possible_value()?;
+        Self::from_str(listed.get_name(), false).ok()
+    }
+
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {

@@ -6,4 +6,4 @@ mod run;
 
 pub use method::{Method, Setting};
 pub use options::{Chosen, Options, Start};
-pub use run::{Drawn, Job, Summary, fingerprint};
+pub use run::{Drawn, Ingredients, Job, Summary};

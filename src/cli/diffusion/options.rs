@@ -53,7 +53,7 @@ pub struct Options {
     /// Seed of the sampler's noise [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where the sampler starts [default: tv for pnp and dds, noise for the others].
+    /// Where the sampler starts [default: tv for pnp, dds and red-diff, noise for the others].
     #[arg(long, value_enum, value_name = "START")]
     start: Option<Start>,
     /// Go on from the checkpoint that an interrupted run left beside the output.

@@ -7,10 +7,11 @@ use candle_core::Tensor;
 use wellposed::error::Error;
 use wellposed::io::{Volume, atomic};
 use wellposed::observe::Termination;
+use wellposed::prior::checkpoint::Prior;
 use wellposed::sampler::{Posterior, Problem, Sampler, State, resume};
 use wellposed::tensor::Real;
 
-use super::Chosen;
+use super::{Chosen, Method};
 use crate::cli::failure::Outcome;
 use crate::cli::progress::{Progress, interrupted};
 use crate::cli::{console, output};
@@ -20,15 +21,29 @@ const QUANTILES: [(f64, &str); 2] = [(0.05, "q05"), (0.95, "q95")];
 
 /// A sampler with what it is to do.
 pub struct Job<'a> {
-    /// The method's name on the command line.
-    pub name: &'a str,
+    pub method: Method,
     pub sampler: &'a dyn Sampler,
     pub problem: &'a Problem<'a>,
     pub chosen: &'a Chosen,
-    /// What a checkpoint must have in common with this run, besides sampler and seed: data, prior, start.
-    pub identity: String,
+    /// What a checkpoint must have in common with this run, besides sampler and seed.
+    pub made_of: Ingredients<'a>,
     /// The result; checkpoints lie beside it.
     pub output: &'a Path,
+}
+
+/// What a result depends on.
+pub struct Ingredients<'a> {
+    pub data: &'a Tensor,
+    pub start: Option<&'a Tensor>,
+    pub prior: &'a Prior,
+}
+
+impl Ingredients<'_> {
+    fn identity(&self) -> Outcome<String> {
+        let card = serde_json::to_string(&self.prior.card).map_err(candle_core::Error::wrap)?;
+        let (data, start) = (fingerprint(self.data)?, self.start.map_or(Ok(0), fingerprint)?);
+        Ok(format!("data {data:016x}, start {start:016x}, prior {card}"))
+    }
 }
 
 /// What a job has drawn.
@@ -43,20 +58,25 @@ pub struct Drawn {
 
 impl Job<'_> {
     /// Draws all samples, with a checkpoint for each.
+    ///
+    /// # Errors
+    /// The sampler diverged, or a file can't be read or written.
     pub fn run(&self) -> Outcome<Drawn> {
         let count = self.chosen.samples;
+        let (name, made_of) = (self.method.name(), self.made_of.identity()?);
         let mut drawn = Drawn {
             samples: Vec::with_capacity(count),
             termination: Termination::Completed,
             steps: 0,
-            progress: Progress::new(self.name),
+            progress: Progress::new(name),
         };
         for k in 0..count {
             if count > 1 {
-                drawn.progress.rename(format!("{} {}/{count}", self.name, k + 1));
+                drawn.progress.rename(format!("{name} {}/{count}", k + 1));
             }
-            let state = self.state(k)?;
-            let mut saver = self.saver(k);
+            let identity = self.identity(k, &made_of);
+            let state = self.state(k, &identity)?;
+            let mut saver = self.saver(k, identity);
             let solution =
                 resume(self.sampler, self.problem, state, &mut drawn.progress, &mut |s| saver.after(s))?;
             drawn.steps += solution.steps;
@@ -75,6 +95,9 @@ impl Job<'_> {
                 let _ = std::fs::remove_file(self.checkpoint(k));
             }),
             Termination::Cancelled => console::say("\n--resume goes on from here."),
+            Termination::Diverged => {
+                return Err(Error::Unsupported(format!("{name} diverged; nothing is written")).into());
+            }
             _ => {}
         }
         Ok(drawn)
@@ -84,12 +107,12 @@ impl Job<'_> {
         output::beside(self.output, &format!(".checkpoint-{}.safetensors", k + 1))
     }
 
-    fn identity(&self, k: usize) -> String {
-        format!("{:?}, sample {} from seed {}, {}", self.sampler, k + 1, self.chosen.seed, self.identity)
+    fn identity(&self, k: usize, made_of: &str) -> String {
+        format!("{:?}, sample {} from seed {}, {made_of}", self.sampler, k + 1, self.chosen.seed)
     }
 
     /// The state that sample `k` starts from or goes on from.
-    fn state(&self, k: usize) -> Outcome<State> {
+    fn state(&self, k: usize, identity: &str) -> Outcome<State> {
         let mut state = self.sampler.init(self.problem, self.chosen.seed.wrapping_add(k as u64))?;
         let path = self.checkpoint(k);
         if !self.chosen.resume {
@@ -97,7 +120,7 @@ impl Job<'_> {
         }
         match std::fs::read(&path) {
             Ok(bytes) => {
-                state.restore(&bytes, &self.identity(k)).map_err(|e| Error::format(&path, e))?;
+                state.restore(&bytes, identity).map_err(|e| Error::format(&path, e))?;
                 console::say(&format!(
                     "Going on after step {} of {}.",
                     state.iteration,
@@ -114,10 +137,10 @@ impl Job<'_> {
         Ok(state)
     }
 
-    fn saver(&self, k: usize) -> Saver {
+    fn saver(&self, k: usize, identity: String) -> Saver {
         Saver {
             path: self.checkpoint(k),
-            identity: self.identity(k),
+            identity,
             last: self.sampler.steps(),
             several: self.chosen.samples > 1,
             saved: Instant::now(),
@@ -180,7 +203,7 @@ impl Summary {
 }
 
 /// A number that tells arrays apart: FNV-1a over the bits of the elements.
-pub fn fingerprint(x: &Tensor) -> Outcome<u64> {
+fn fingerprint(x: &Tensor) -> Outcome<u64> {
     let values = f64::to_vec(&x.flatten_all()?)?;
     let bytes = values.iter().flat_map(|v| v.to_bits().to_le_bytes());
     Ok(bytes.fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01B3)))

@@ -155,16 +155,7 @@ impl Method {
 
     /// The diffusion method, where it is one.
     pub fn diffusion(self) -> Option<diffusion::Method> {
-        Some(match self {
-            Self::ZeroFilled | Self::Sense | Self::Wavelet | Self::Tv => return None,
-            Self::Pnp => diffusion::Method::Pnp,
-            Self::Dds => diffusion::Method::Dds,
-            Self::Mbir => diffusion::Method::Mbir,
-            Self::Dps => diffusion::Method::Dps,
-            Self::RedDiff => diffusion::Method::RedDiff,
-            Self::Diffpir => diffusion::Method::Diffpir,
-            Self::Daps => diffusion::Method::Daps,
-        })
+        diffusion::Method::named(self)
     }
 
     /// The complex image [slice, y, x, 2] of a scan, in its scaled units, by a classical method.

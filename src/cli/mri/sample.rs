@@ -8,14 +8,13 @@ use candle_core::Tensor;
 use wellposed::error::{Error, Result};
 use wellposed::io::{MriScan, Volume};
 use wellposed::linalg::LinearOperator;
-use wellposed::observe::Termination;
 use wellposed::sampler::{AdmmTv, Normalized};
 use wellposed::tensor::{Field, Real};
 
 use super::method::{Method, Settings};
 use super::scan;
 use crate::cli::deliver::{Reconstruction, usable};
-use crate::cli::diffusion::{self, Chosen, Job, Setting, Start, Summary, fingerprint};
+use crate::cli::diffusion::{self, Chosen, Ingredients, Job, Setting, Start, Summary};
 use crate::cli::failure::Outcome;
 use crate::cli::progress::Progress;
 
@@ -56,18 +55,10 @@ pub fn run(
     let admm = AdmmTv { rho: 0.01, lambda: 0.005, iterations: 1 };
     let sampler =
         method.sampler(chosen, Setting { strength: settings.strength(), admm, noise: normalized.noise() });
-    let card = serde_json::to_string(&prior.card).unwrap_or_default();
-    let identity = format!(
-        "data {:016x}, start {:016x}, prior {card}",
-        fingerprint(normalized.data())?,
-        start.as_ref().map_or(Ok(0), fingerprint)?,
-    );
-    let job = Job { name: method.name(), sampler: &*sampler, problem: &problem, chosen, identity, output };
+    let made_of = Ingredients { data: normalized.data(), start: start.as_ref(), prior: &prior };
+    let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };
     let drawn = job.run()?;
     let seconds = clock.elapsed().as_secs_f64();
-    if drawn.termination == Termination::Diverged {
-        return Err(Error::Unsupported(format!("{} diverged; nothing is written", method.name())).into());
-    }
     // Magnitudes first: mean and spread are those of what is looked at.
     let volumes = drawn
         .samples
