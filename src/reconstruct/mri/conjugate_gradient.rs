@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::linalg::ConjugateGradient;
 use crate::observe::{Observer, Solution};
 use crate::operator::Algebra;
-use crate::operator::mri::Sense;
+use crate::operator::mri::Encoding;
 
 /// min_x ½‖A x − y‖² + ½ λ‖x‖² by conjugate gradients on (AᴴA + λ) x = Aᴴy (Pruessmann et al. 2001).
 ///
@@ -51,7 +51,7 @@ impl ConjugateGradientSense {
     /// [`Error::NotFinite`] for NaN in it.
     pub fn reconstruct(
         &self,
-        encoding: &Sense,
+        encoding: &impl Encoding,
         kspace: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Solution> {

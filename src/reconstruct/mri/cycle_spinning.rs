@@ -1,4 +1,4 @@
-//! Wavelet sparsity without a preferred grid.
+//! Penalties on blocks or decimated wavelets without a preferred grid.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -6,24 +6,23 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::functional::Transformed;
 use crate::linalg::{Proximal, Steps};
 use crate::tensor::random::Noise;
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
-/// A transformed penalty whose proximal map shifts the image by a few points, another shift at every call
+/// A penalty whose proximal map shifts the image by a few points, another shift at every call
 /// (Figueiredo and Nowak 2003): what is left is nearly translation-invariant, without the block artefacts of
-/// decimated wavelets. The shifts are a fixed sequence.
+/// decimated wavelets or of blocks. The shifts are a fixed sequence.
 #[derive(Debug)]
-pub(super) struct CycleSpinning {
-    penalty: Transformed,
+pub(super) struct CycleSpinning<P> {
+    penalty: P,
     /// Shifts are below this.
     period: usize,
     calls: AtomicU32,
 }
 
-impl CycleSpinning {
-    pub(super) fn new(penalty: Transformed, period: usize) -> Self {
+impl<P: Proximal> CycleSpinning<P> {
+    pub(super) fn new(penalty: P, period: usize) -> Self {
         Self { penalty, period, calls: AtomicU32::new(0) }
     }
 
@@ -37,7 +36,7 @@ impl CycleSpinning {
     }
 }
 
-impl Proximal for CycleSpinning {
+impl<P: Proximal> Proximal for CycleSpinning<P> {
     fn domain(&self) -> &Space {
         self.penalty.domain()
     }
@@ -86,7 +85,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
-    use crate::functional::L1Norm;
+    use crate::functional::{L1Norm, Transformed};
     use crate::operator::Identity;
     use crate::tensor::random::standard_normal;
 

@@ -1,4 +1,4 @@
-//! Reconstruction of magnetic-resonance images from Cartesian k-space.
+//! Reconstruction of magnetic-resonance images from k-space.
 //!
 //! Coil maps come from the fully sampled centre: [`low_resolution_maps`], [`Walsh`] or [`Espirit`]. With them,
 //! [`zero_filled`] is the adjoint, [`ConjugateGradientSense`] least squares with a small ridge, [`WaveletSense`]
@@ -8,11 +8,15 @@
 //! method divides the data by the 99th percentile of the zero-filled magnitude (over all slices at once), and
 //! multiplies its result by the same number.
 
+mod coils;
 mod conjugate_gradient;
 mod cycle_spinning;
 mod eigenmaps;
 mod espirit;
+mod grappa;
+mod low_rank;
 mod low_resolution;
+mod partial_fourier;
 mod region;
 mod total_variation;
 mod walsh;
@@ -21,14 +25,17 @@ mod wavelet;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::linalg::LinearOperator;
 use crate::observe::Solution;
-use crate::operator::mri::Sense;
+use crate::operator::mri::Encoding;
 use crate::tensor::{Buffer, Kernel, Real, as_complex, fft, launch, vector};
 
+pub use coils::{Compressed, compress_coils, compress_coils_along, noise_covariance, prewhiten};
 pub use conjugate_gradient::ConjugateGradientSense;
 pub use espirit::{CoilMaps, Espirit};
+pub use grappa::Grappa;
+pub use low_rank::LowRankSense;
 pub use low_resolution::low_resolution_maps;
+pub use partial_fourier::PartialFourier;
 pub use region::{calibration_region, sampled_points};
 pub use total_variation::TotalVariationSense;
 pub use walsh::Walsh;
@@ -38,7 +45,7 @@ pub use wavelet::WaveletSense;
 ///
 /// # Errors
 /// A shape error where the k-space is not in the range of the encoding; [`Error::NotFinite`] for NaN.
-pub fn zero_filled(encoding: &Sense, kspace: &Tensor) -> Result<Tensor> {
+pub fn zero_filled(encoding: &impl Encoding, kspace: &Tensor) -> Result<Tensor> {
     encoding.range().check("k-space", kspace)?;
     vector::require_finite("k-space", kspace)?;
     encoding.adjoint(kspace)
@@ -99,7 +106,7 @@ struct Scaled {
 }
 
 impl Scaled {
-    fn new(encoding: &Sense, kspace: &Tensor) -> Result<Self> {
+    fn new(encoding: &impl Encoding, kspace: &Tensor) -> Result<Self> {
         let back = zero_filled(encoding, kspace)?;
         let unit = percentile(&back, 0.99)?;
         let times = |x: &Tensor| -> Result<Tensor> {
@@ -112,7 +119,7 @@ impl Scaled {
 
     /// The solution in the units of the data, and zero where no coil sees anything: there it is only what the
     /// penalty made up.
-    fn undo(&self, encoding: &Sense, solution: Solution) -> Result<Solution> {
+    fn undo(&self, encoding: &impl Encoding, solution: Solution) -> Result<Solution> {
         let mut value = Buffer::copy_of(&solution.value)?;
         let support = encoding.support()?;
         vector::multiply(&support, vector::Weights::RealOnComplex, &solution.value, &mut value)?;

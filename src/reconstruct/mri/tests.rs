@@ -3,7 +3,8 @@
 use candle_core::{DType, Device};
 
 use super::*;
-use crate::operator::mri::{Pattern, Sampling, birdcage, measure};
+use crate::linalg::LinearOperator;
+use crate::operator::mri::{Pattern, Sampling, Sense, birdcage, measure};
 use crate::tensor::random::Noise;
 use crate::testing::relative_difference;
 

@@ -8,7 +8,7 @@ use crate::functional::GroupNorm;
 use crate::linalg::{Admm, LinearOperator, Term};
 use crate::observe::{Observer, Solution};
 use crate::operator::Gradient;
-use crate::operator::mri::Sense;
+use crate::operator::mri::Encoding;
 
 /// min_x ½‖A x − y‖² + λ Σ |∇x| by ADMM (Block, Uecker, Frahm 2007, with complex isotropic differences within
 /// slices; along z too for volumetric encoding).
@@ -45,12 +45,12 @@ impl TotalVariationSense {
     /// not fit; [`crate::error::Error::NotFinite`] for NaN in it.
     pub fn reconstruct(
         &self,
-        encoding: &Sense,
+        encoding: &impl Encoding,
         kspace: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Solution> {
         let scaled = Scaled::new(encoding, kspace)?;
-        let (all, within) = (encoding.domain().shape().len(), encoding.mask().rank());
+        let (all, within) = (encoding.domain().shape().len(), encoding.image_shape().len());
         let gradient = Gradient::new(encoding.domain(), &(all - within..all).collect::<Vec<_>>())?;
         let penalty = GroupNorm::new(gradient.range(), self.lambda)?;
         let terms = [Term::new(&gradient, &penalty)?];

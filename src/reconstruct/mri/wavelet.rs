@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::functional::{L1Norm, LeastSquares, Transformed};
 use crate::linalg::{Fista, LinearOperator, StepRule};
 use crate::observe::{Observer, Solution};
-use crate::operator::mri::Sense;
+use crate::operator::mri::Encoding;
 use crate::operator::{Algebra, Family, Wavelet};
 
 /// min_x ½‖A x − y‖² + λ‖W x‖₁ by FISTA (Lustig, Donoho, Pauly 2007; Murphy et al. 2012 for coils), with W an
@@ -59,7 +59,7 @@ impl WaveletSense {
     /// [`Error::NotFinite`] for NaN in it.
     pub fn reconstruct(
         &self,
-        encoding: &Sense,
+        encoding: &impl Encoding,
         kspace: &Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Solution> {
@@ -67,7 +67,7 @@ impl WaveletSense {
             return Err(Error::parameter("levels", self.levels, "at least one is needed"));
         }
         let scaled = Scaled::new(encoding, kspace)?;
-        let axes = encoding.mask().dims();
+        let axes = encoding.image_shape();
         let deepest = axes.iter().map(|n| (n / 8).max(2).ilog2() as usize).min().unwrap_or(1);
         let levels = self.levels.min(deepest);
         let wavelet = Wavelet::new(encoding.domain(), axes.len(), self.family, levels)?;
