@@ -268,6 +268,32 @@ fn mri_from_volume_to_metrics() {
     }
     let psnr = qualities(&folder, "mri", &["zero-filled", "sense", "wavelet", "tv"], "a.nii.gz");
     assert!(psnr[1..].iter().all(|p| *p > psnr[0] + 1.0), "{psnr:?}");
+    let psnr = |scan: &str, rest: &str| -> f64 {
+        let arguments = format!("mri reconstruct {scan} -o r.nii.gz {rest} --reference a.nii.gz --json");
+        folder.run(&arguments).json()["metrics"]["volume"]["psnr"].as_f64().unwrap()
+    };
+    // Along trajectories, from gridding to total variation.
+    for mask in ["radial", "golden", "spiral"] {
+        folder.run(&format!("{simulate} --mask {mask}").replace("s.h5", "t.h5")).good();
+        let found = ["zero-filled", "sense", "tv"].map(|m| psnr("t.h5", &format!("-m {m}")));
+        assert!(found[1] > found[0] + 1.0 && found[2] > found[0] + 3.0, "{mask}: {found:?}");
+    }
+    folder.run("mri reconstruct t.h5 -o r.nii.gz -m grappa").fails(1, &["grappa", "trajectory"]);
+    // Lines from their neighbours, a missing side from the phase, and fewer coils.
+    folder
+        .run("mri simulate a.nii.gz -o e.h5 --coils 6 --acceleration 2 --center 0.2 --noise 0.001 --mask equispaced")
+        .good();
+    assert!(psnr("e.h5", "-m grappa") > psnr("e.h5", "-m zero-filled") + 3.0);
+    let (all, few) =
+        (psnr("e.h5", "-m sense"), psnr("e.h5", "-m sense --virtual-coils 4 --compression geometric"));
+    assert!(few > all - 2.0, "{all} {few}");
+    folder.run("mri simulate a.nii.gz -o p.h5 --coils 4 --center 0.2 --mask partial").good();
+    for method in ["pocs", "homodyne"] {
+        assert!(psnr("p.h5", &format!("-m {method}")) > psnr("p.h5", "-m zero-filled") + 0.5, "{method}");
+    }
+    folder
+        .run("mri reconstruct e.h5 -o r.nii.gz -m sense --virtual-coils 7")
+        .fails(2, &["--virtual-coils", "6 coils"]);
     // Measured k-space can be undersampled too, and is read by `info`.
     folder.run("mri simulate a.nii.gz -o full.h5 --acceleration 1 --noise 0 --coils 4").good();
     folder.run("mri simulate full.h5 --kspace -o less.h5 --acceleration 2 --mask equispaced").good();

@@ -55,8 +55,10 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
     let scan = MriScan {
         kspace,
         mask: f32::tensor(mask, &[height, width])?,
+        trajectory: None,
         coil_maps: None,
         noise: None,
+        noise_covariance: None,
         scale,
         crop,
         target: Grid::centred([slices, height, width], [step("z"), step("x"), step("y")])?,

@@ -7,7 +7,7 @@ use nalgebra::Vector3;
 use crate::error::Result;
 use crate::io::hdf5::Reader;
 use crate::io::scalar::{Endian, Scalar};
-use crate::io::scan::acquisition::{Encoding, Readout, assemble};
+use crate::io::scan::acquisition::{Encoding, NoiseScan, Readout, assemble};
 use crate::io::{MriScan, Provenance};
 
 const NOISE: u64 = 1 << 18;
@@ -23,7 +23,7 @@ pub(crate) fn is_ismrmrd(reader: &Reader) -> bool {
 }
 
 /// Reads Cartesian k-space: readouts sorted by their counters, averages averaged, noise scans turned into the
-/// noise level, oversampling removed. Of several contrasts, phases, repetitions or sets the first is read.
+/// covariance of the noise, oversampling removed. Of several contrasts, phases, repetitions or sets the first is read.
 pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
     let xml = reader.text("dataset/xml")?;
     let raw = reader.raw("dataset/data")?;
@@ -32,7 +32,7 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
     })?;
     let heap = reader.heap()?;
     let mut readouts = Vec::new();
-    let mut noise = Vec::new();
+    let mut noise = NoiseScan::default();
     for bytes in raw.bytes.chunks_exact(record.size) {
         let flags = record.number(bytes, "flags") as u64;
         if flags & OTHER != 0 || (flags & CALIBRATION != 0 && flags & CALIBRATION_AND_IMAGE == 0) {
@@ -43,8 +43,19 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
             continue;
         }
         let samples = heap.floats(&bytes[record.data..record.data + 16]).map_err(|e| reader.error(e))?;
+        let (coils, count) = (
+            record.number(bytes, "active_channels") as usize,
+            record.number(bytes, "number_of_samples") as usize,
+        );
+        if coils == 0 || count == 0 || coils.checked_mul(2 * count) != Some(samples.len()) {
+            let found = samples.len();
+            return Err(
+                reader.error(format!("a readout of {coils} coils × {count} samples has {found} numbers"))
+            );
+        }
         if flags & NOISE != 0 {
-            noise.extend(samples);
+            let each = samples.chunks_exact(2 * count).enumerate();
+            each.for_each(|(coil, values)| noise.push(coil, values.iter().copied()));
             continue;
         }
         if counter("kspace_encode_step_2") > 0 {
@@ -52,16 +63,6 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
         }
         if record.number(bytes, "trajectory_dimensions") > 0.0 && !xml.contains("cartesian") {
             return Err(reader.error("a trajectory that is not Cartesian is not supported"));
-        }
-        let (coils, count) = (
-            record.number(bytes, "active_channels") as usize,
-            record.number(bytes, "number_of_samples") as usize,
-        );
-        if coils == 0 || count == 0 || coils * count * 2 != samples.len() {
-            let found = samples.len();
-            return Err(
-                reader.error(format!("a readout of {coils} coils × {count} samples has {found} numbers"))
-            );
         }
         readouts.push(Readout {
             line: counter("kspace_encode_step_1"),
@@ -74,10 +75,7 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
         });
     }
     let mut encoding = header(reader, &xml)?;
-    if !noise.is_empty() {
-        let power: f64 = noise.iter().map(|v| f64::from(*v).powi(2)).sum();
-        encoding.noise = Some((power / noise.len() as f64).sqrt());
-    }
+    encoding.noise = noise;
     let provenance = Provenance::new(None).with("source", reader.path().display().to_string());
     assemble(reader.path(), &readouts, &encoding, provenance)
 }
@@ -108,7 +106,7 @@ fn header(reader: &Reader, xml: &str) -> Result<Encoding> {
         centre_line: centre.unwrap_or(encoded[1] / 2),
         field: [wide[2], wide[1], wide[0] * width as f64 / encoded[0] as f64],
         picture: Some([recon[1], recon[0]]),
-        noise: None,
+        noise: NoiseScan::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::io::scalar::{Endian, Scalar};
-use crate::io::scan::acquisition::{Encoding, Readout, assemble};
+use crate::io::scan::acquisition::{Encoding, NoiseScan, Readout, assemble};
 use crate::io::{MriScan, Provenance};
 
 const ACQ_END: u64 = 1;
@@ -39,16 +39,14 @@ pub(crate) fn read(path: &Path) -> Result<MriScan> {
     let text = file.slice(start, header.min(1 << 26)).map_err(bad)?;
     let protocol = Protocol(String::from_utf8_lossy(text));
     let mut lines =
-        Lines { file, at: start.saturating_add(header), modern, noise: Vec::new(), centre_line: 0 };
+        Lines { file, at: start.saturating_add(header), modern, noise: NoiseScan::default(), centre_line: 0 };
     let mut readouts = Vec::new();
     while let Some(line) = lines.next().map_err(bad)? {
         readouts.extend(line);
     }
     let readouts = if modern { readouts } else { join_coils(readouts) };
-    let noise =
-        lines.noise.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / lines.noise.len().max(1) as f64;
     let mut encoding = protocol.encoding(&readouts, lines.centre_line);
-    encoding.noise = (!lines.noise.is_empty()).then(|| noise.sqrt());
+    encoding.noise = lines.noise;
     let provenance = Provenance::new(None).with("source", path.display().to_string());
     assemble(path, &readouts, &encoding, provenance)
 }
@@ -85,7 +83,7 @@ struct Lines<'a> {
     file: Bytes<'a>,
     at: usize,
     modern: bool,
-    noise: Vec<f32>,
+    noise: NoiseScan,
     centre_line: usize,
 }
 
@@ -119,7 +117,10 @@ impl Lines<'_> {
         self.at = if self.modern { record(coils) - 32 } else { at + 128 + 8 * count };
         let counter = |index: usize| file.short(at + counters + 2 * index);
         if flags & NOISE != 0 {
-            self.noise.extend(values);
+            for (coil, values) in values.chunks(2 * count.max(1)).enumerate() {
+                let channel = if self.modern { coil } else { file.short(at + 124)? };
+                self.noise.push(channel, values.iter().copied());
+            }
             return Ok(Some(None));
         }
         let reference = flags & REFERENCE != 0 && flags & REFERENCE_AND_IMAGE == 0;
@@ -194,6 +195,6 @@ impl Protocol<'_> {
             millimetres("dPhaseFOV", lines as f64),
             millimetres("dReadoutFOV", width as f64),
         ];
-        Encoding { samples, width, lines, centre_line, field, picture: None, noise: None }
+        Encoding { samples, width, lines, centre_line, field, picture: None, noise: NoiseScan::default() }
     }
 }

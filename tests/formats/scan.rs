@@ -21,8 +21,10 @@ fn mri() -> MriScan {
     MriScan {
         kspace: tensor(&[1, 2, 3, 4, 2]),
         mask: Tensor::from_vec(mask, (3, 4), &Device::Cpu).unwrap(),
+        trajectory: None,
         coil_maps: Some(tensor(&[2, 3, 4, 2])),
         noise: Some(0.01),
+        noise_covariance: Some(tensor(&[2, 2, 2])),
         scale: 42.0,
         crop: Some([3, 2]),
         target: Grid::centred([1, 3, 4], [5.0, 1.0, 1.0]).unwrap(),
@@ -70,7 +72,26 @@ fn mri_scans_come_back() {
     assert_eq!(values(&back.mask), values(&scan.mask));
     assert_eq!(values(&back.coil_maps.unwrap()), values(&scan.coil_maps.unwrap()));
     assert_eq!((back.noise, back.scale, back.crop), (scan.noise, scan.scale, scan.crop));
+    assert_eq!(values(&back.noise_covariance.unwrap()), values(&scan.noise_covariance.unwrap()));
     assert_eq!((back.target, back.provenance), (scan.target, scan.provenance));
+}
+
+#[test]
+fn radial_scans_come_back() {
+    let (_folder, path) = file();
+    // Five readouts of seven samples for an image of 3 × 4.
+    let scan = MriScan {
+        kspace: tensor(&[1, 2, 5, 7, 2]),
+        mask: Tensor::ones((5, 7), candle_core::DType::F32, &Device::Cpu).unwrap(),
+        trajectory: Some(tensor(&[5, 7, 2])),
+        ..mri()
+    };
+    scan.write(&path).unwrap();
+    let back = MriScan::read(&path).unwrap();
+    assert_eq!(values(&back.kspace), values(&scan.kspace));
+    assert_eq!(values(&back.trajectory.unwrap()), values(scan.trajectory.as_ref().unwrap()));
+    let wrong = MriScan { trajectory: Some(tensor(&[5, 6, 2])), ..scan };
+    assert!(wrong.write(&path).unwrap_err().to_string().contains("trajectory"));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
@@ -11,10 +11,11 @@ use wellposed::linalg::Admm;
 use wellposed::observe::{Observer, Solution, Termination};
 use wellposed::operator::mri::Sense;
 use wellposed::reconstruct::mri::{
-    ConjugateGradientSense, Espirit, TotalVariationSense, WaveletSense, calibration_region,
-    low_resolution_maps, zero_filled,
+    ConjugateGradientSense, Grappa, PartialFourier, TotalVariationSense, WaveletSense, zero_filled,
 };
+use wellposed::tensor::{Buffer, fft};
 
+use super::encoding::{Encoded, Measured, Weighting, encode};
 use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
 
@@ -22,8 +23,14 @@ use crate::cli::failure::{Failure, Outcome};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Coil-combined image with zeros for what was not sampled.
+    /// Coil-combined image with zeros for what was not sampled; gridding, along a trajectory.
     ZeroFilled,
+    /// Missing lines from their measured neighbours in all coils.
+    Grappa,
+    /// Partial Fourier: the missing side of k-space by projections onto the smooth phase.
+    Pocs,
+    /// Partial Fourier in one step.
+    Homodyne,
     /// Least squares by conjugate gradients.
     Sense,
     /// Least squares with sparse wavelet coefficients, by FISTA.
@@ -62,7 +69,7 @@ pub enum Maps {
 /// Settings of the methods; each has its own defaults.
 #[derive(Clone, Copy, Debug, Args, Serialize)]
 pub struct Settings {
-    /// Iterations at most [default: sense 30, wavelet 60, tv 50].
+    /// Iterations at most [default: sense 30, wavelet 60, tv 50, pocs 20].
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     iterations: Option<u32>,
     /// Strength of the regularisation or of the prior, relative to the default.
@@ -76,9 +83,6 @@ pub struct Settings {
     calibration: u32,
 }
 
-/// Below this many samples a side the centre has too few kernels for ESPIRiT to tell signal from noise.
-const LEAST_FOR_ESPIRIT: usize = 14;
-
 impl Settings {
     /// The settings with the method's defaults filled in.
     ///
@@ -89,7 +93,8 @@ impl Settings {
             return Err(Failure::usage("--strength", self.strength, "expected a factor, at least 0"));
         }
         let default = match method {
-            Method::ZeroFilled => None,
+            Method::ZeroFilled | Method::Grappa | Method::Homodyne => None,
+            Method::Pocs => Some(20),
             Method::Sense => Some(30),
             Method::Wavelet => Some(60),
             Method::Tv => Some(50),
@@ -111,33 +116,9 @@ impl Settings {
         self.strength
     }
 
-    /// The encoding of the scan.
-    pub fn encoding(&self, scan: &MriScan) -> Outcome<Sense> {
-        if scan.mask.rank() != 2 {
-            let reason = "a scan whose slices are sampled differently; reconstruct slice by slice";
-            return Err(Error::Unsupported(reason.into()).into());
-        }
-        if scan.kspace.dims()[1] == 1 && scan.coil_maps.is_none() {
-            return Ok(Sense::single_coil(&scan.mask, DType::F32, &Device::Cpu)?);
-        }
-        Ok(Sense::new(&self.maps(scan)?, &scan.mask)?)
-    }
-
-    fn maps(&self, scan: &MriScan) -> Outcome<Tensor> {
-        if let (Some(maps), Maps::Auto) = (&scan.coil_maps, self.maps) {
-            return Ok(maps.clone());
-        }
-        let region = calibration_region(&scan.mask, self.calibration as usize)?;
-        let espirit = match self.maps {
-            Maps::Auto => region.iter().all(|side| *side >= LEAST_FOR_ESPIRIT),
-            Maps::Espirit => true,
-            Maps::LowResolution => false,
-        };
-        Ok(if espirit {
-            Espirit::default().maps(&scan.kspace, region)?.maps
-        } else {
-            low_resolution_maps(&scan.kspace, region)?
-        })
+    /// The encoding of the scan, and its data.
+    pub fn encode(&self, scan: &MriScan, weighting: Weighting) -> Outcome<Measured> {
+        Ok(encode(scan, self.maps, self.calibration as usize, weighting)?)
     }
 }
 
@@ -146,6 +127,9 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::ZeroFilled => "zero-filled",
+            Self::Grappa => "grappa",
+            Self::Pocs => "pocs",
+            Self::Homodyne => "homodyne",
             Self::Sense => "sense",
             Self::Wavelet => "wavelet",
             Self::Tv => "tv",
@@ -165,14 +149,27 @@ impl Method {
         settings: &Settings,
         observer: &mut dyn Observer,
     ) -> Outcome<Solution> {
-        let (encoding, y) = (settings.encoding(scan)?, &scan.kspace);
+        let Measured { encoding, data } = settings.encode(scan, Weighting::Area)?;
+        let y = &data;
         let max_iterations = settings.iterations.unwrap_or(1) as usize;
         Ok(match self {
-            Self::ZeroFilled => {
-                let start = Instant::now();
-                let value = zero_filled(&encoding, y)?;
-                let (termination, elapsed) = (Termination::Completed, start.elapsed());
-                Solution { value, termination, steps: 1, measure: 0.0, elapsed }
+            Self::ZeroFilled => one_step(|| zero_filled(&encoding, y))?,
+            Self::Grappa => {
+                let full = fully_sampled(self, &encoding)?;
+                one_step(|| zero_filled(&full, &Grappa::default().complete(y, &scan.mask)?))?
+            }
+            Self::Pocs | Self::Homodyne => {
+                let full = fully_sampled(self, &encoding)?;
+                let method = match self {
+                    Self::Pocs => PartialFourier::Pocs { iterations: max_iterations },
+                    _ => PartialFourier::Homodyne,
+                };
+                one_step(|| {
+                    let images = method.images(y, &scan.mask)?;
+                    let mut completed = Buffer::copy_of(&images)?;
+                    fft::forward(&images, 2, &mut completed)?;
+                    zero_filled(&full, completed.tensor())
+                })?
             }
             Self::Sense => {
                 let default = ConjugateGradientSense::default();
@@ -194,4 +191,21 @@ impl Method {
             _ => return Err(Error::Unsupported(format!("{} needs a prior", self.name())).into()),
         })
     }
+}
+
+/// The result of a method without iterations.
+fn one_step(method: impl FnOnce() -> wellposed::error::Result<Tensor>) -> Outcome<Solution> {
+    let start = Instant::now();
+    let value = method()?;
+    let (termination, elapsed) = (Termination::Completed, start.elapsed());
+    Ok(Solution { value, termination, steps: 1, measure: 0.0, elapsed })
+}
+
+/// The same coils with all of Cartesian k-space.
+fn fully_sampled(method: Method, encoding: &Encoded) -> Outcome<Sense> {
+    let Encoded::Cartesian(sense) = encoding else {
+        let reason = format!("{} needs Cartesian k-space, found a trajectory", method.name());
+        return Err(Error::Unsupported(reason).into());
+    };
+    Ok(Sense::new(sense.maps(), &sense.mask().ones_like()?)?)
 }

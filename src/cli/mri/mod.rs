@@ -1,5 +1,7 @@
 //! `wellposed mri`: magnetic-resonance imaging.
 
+mod coils;
+mod encoding;
 mod method;
 mod reconstruct;
 mod sample;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 
+use super::coils::Coils;
 use super::method::{Method, Settings};
 use super::{sample, scan};
 use crate::cli::deliver::{Options, Reconstruction, deliver, usable};
@@ -27,6 +28,8 @@ pub struct Arguments {
     #[command(flatten)]
     settings: Settings,
     #[command(flatten)]
+    coils: Coils,
+    #[command(flatten)]
     options: Options,
     #[command(flatten)]
     diffusion: diffusion::Options,
@@ -40,6 +43,8 @@ struct Config<'a> {
     method: Method,
     #[serde(flatten)]
     settings: Settings,
+    #[serde(flatten)]
+    coils: Coils,
     #[serde(skip_serializing_if = "Option::is_none")]
     diffusion: Option<Chosen>,
 }
@@ -52,12 +57,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
         None => arguments.diffusion.refuse(method.name()).map(|()| None)?,
     };
     let scan = scan::read(&arguments.scan, arguments.dataset.as_deref())?;
+    let scan = arguments.coils.prepare(scan)?;
     let reference = arguments.options.prepare(scan::shape(&scan))?;
     let config = Config {
         scan: &arguments.scan,
         dataset: &arguments.dataset,
         method,
         settings,
+        coils: arguments.coils,
         diffusion: chosen.clone(),
     };
     if let (Some(method), Some(chosen)) = (method.diffusion(), chosen) {

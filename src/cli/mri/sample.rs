@@ -11,6 +11,7 @@ use wellposed::linalg::LinearOperator;
 use wellposed::sampler::{AdmmTv, Normalized};
 use wellposed::tensor::{Field, Real};
 
+use super::encoding::{Measured, Weighting};
 use super::method::{Method, Settings};
 use super::scan;
 use crate::cli::deliver::{Reconstruction, usable};
@@ -28,7 +29,7 @@ pub fn run(
 ) -> Outcome<Reconstruction> {
     let prior = chosen.open(Field::Complex, "MRI")?;
     let clock = Instant::now();
-    let encoding = settings.encoding(scan)?;
+    let Measured { encoding, data } = settings.encode(scan, Weighting::Noise)?;
     let classical = |method: Method| -> Outcome<Tensor> {
         let mut progress = Progress::new(method.name());
         let solution = method.reconstruct(scan, &settings.for_start().validated(method)?, &mut progress)?;
@@ -38,8 +39,7 @@ pub fn run(
     let estimate = classical(if chosen.start == Start::Tv { Method::Tv } else { Method::Sense })?;
     let noise = scan.noise.map_or_else(|| noise_of(&scan.kspace), Ok)?;
     let pixels = estimate.elem_count() / 2;
-    let normalized =
-        Normalized::new(Arc::new(encoding.clone()), &scan.kspace, noise, bright(&estimate)?, 0.0)?;
+    let normalized = Normalized::new(Arc::new(encoding.clone()), &data, noise, bright(&estimate)?, 0.0)?;
     let start = match chosen.start {
         Start::Tv => Some(normalized.from_physical(&estimate)?),
         Start::Noise => None,

@@ -49,8 +49,10 @@ fn raw(path: &Path, dataset: Option<&str>) -> Result<MriScan> {
     Ok(MriScan {
         kspace,
         mask,
+        trajectory: None,
         coil_maps: None,
         noise: None,
+        noise_covariance: None,
         scale,
         crop: None,
         target: Grid::centred([shape[0], shape[2], shape[3]], [1.0; 3])?,

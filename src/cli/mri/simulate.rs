@@ -8,10 +8,13 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
 use wellposed::io::{MriScan, Provenance, read_volume};
+use wellposed::linalg::LinearOperator;
 use wellposed::metric;
-use wellposed::operator::mri::{Pattern, Sampling, Sense, birdcage, measure};
+use wellposed::operator::mri::{NonCartesianSense, Pattern, Sampling, Sense, Trajectory, birdcage, measure};
+use wellposed::operator::{Accuracy, Nufft};
 use wellposed::plot::{Image, Montage, Panel, Row, Scale};
-use wellposed::tensor::{Field, random::Noise};
+use wellposed::tensor::random::{Noise, normal};
+use wellposed::tensor::{Buffer, Field, Space, vector};
 
 use super::scan;
 use crate::cli::failure::{Failure, Outcome};
@@ -39,7 +42,7 @@ pub struct Arguments {
     /// Receive coils.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
     coils: u32,
-    /// Where k-space is sampled.
+    /// Where k-space is sampled: a mask on the grid, or a trajectory.
     #[arg(long, value_enum, default_value_t = Mask::Random, value_name = "MASK")]
     mask: Mask,
     /// All points over sampled points.
@@ -86,6 +89,38 @@ enum Mask {
     Poisson,
     /// Random points, Gaussian about the centre.
     Gaussian,
+    /// One side of k-space along ky, and --center of it on the other side; --acceleration doesn't count.
+    Partial,
+    /// Diameters at equal angles.
+    Radial,
+    /// Diameters by the golden angle.
+    Golden,
+    /// Sixteen Archimedean spirals. Their centre is no denser than the rest, so that the scan carries its coil maps, as if
+    /// from a separate calibration.
+    Spiral,
+}
+
+/// Spirals of a spiral scan.
+const INTERLEAVES: usize = 16;
+
+impl Mask {
+    /// The trajectory that samples an image of this shape as densely as needed, divided by `acceleration`, and the
+    /// samples of each readout.
+    fn trajectory(self, [height, width]: [usize; 2], acceleration: f64) -> Option<(Trajectory, usize)> {
+        let n = height.max(width) as f64;
+        let spokes = ((0.5 * std::f64::consts::PI * n / acceleration).round() as usize).max(1);
+        let turns = (0.5 * n / acceleration / INTERLEAVES as f64).max(0.5);
+        let readout = 2 * height.max(width);
+        match self {
+            Self::Radial => Some((Trajectory::Radial { spokes }, readout)),
+            Self::Golden => Some((Trajectory::GoldenRadial { spokes }, readout)),
+            Self::Spiral => {
+                let spiral = Trajectory::Spiral { interleaves: INTERLEAVES, turns };
+                Some((spiral, (1.5 * spiral.length(height.max(width))).ceil() as usize))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What runs, and is saved beside the scan.
@@ -124,6 +159,16 @@ impl Arguments {
             Mask::Equispaced => Pattern::EquispacedLines { centre: self.center, offset: None },
             Mask::Poisson => Pattern::PoissonDisc { calibration, growth: 2.0, corners: false },
             Mask::Gaussian => Pattern::GaussianPoints { calibration, width: 0.2 },
+            Mask::Partial => {
+                let first = shape[0] / 2 - calibration / 2;
+                let line = |i: usize| f32::from(u8::from(i / shape[1] >= first));
+                let values: Vec<f32> = (0..shape[0] * shape[1]).map(line).collect();
+                return Ok(Tensor::from_vec(values, (shape[0], shape[1]), &Device::Cpu)?);
+            }
+            Mask::Radial | Mask::Golden | Mask::Spiral => {
+                let name = format!("{:?}", self.mask).to_lowercase();
+                return Err(Failure::usage("--mask", name, "a trajectory; measured k-space is on a grid"));
+            }
         };
         let sampling = Sampling { pattern, acceleration: self.acceleration, seed: self.seed };
         sampling.draw(shape).map_err(|error| match error {
@@ -143,8 +188,7 @@ impl Arguments {
             return Err(Error::format(&self.volume, reason).into());
         }
         let volume = volume.magnitude()?;
-        let [_, height, width] = volume.grid().shape();
-        let mask = self.draw([height, width])?;
+        let [slices, height, width] = volume.grid().shape();
         let maps = birdcage(self.coils as usize, [height, width], self.seed, DType::F32, &Device::Cpu)?;
         let mut values: Vec<f32> = volume.data().flatten_all()?.to_vec1()?;
         let place = (values.len() - 1) * 99 / 100;
@@ -155,15 +199,35 @@ impl Arguments {
         }
         let real = (volume.data() / size)?;
         let image = Tensor::stack(&[&real, &real.zeros_like()?], 3)?;
-        let encoding = Sense::new(&maps, &mask)?;
         let noise = Noise::new(self.seed, 0x6d72_6e6f);
-        let kspace = measure(&encoding, &image, self.noise, noise)?;
+        let shape = [height, width];
+        let (kspace, mask, trajectory) = match self.mask.trajectory(shape, self.acceleration) {
+            Some((trajectory, samples)) => {
+                let points = trajectory.points(shape, samples)?;
+                let readouts = points.dims()[0] / samples;
+                let space = Space::complex(&shape, DType::F32, &Device::Cpu);
+                let fourier = Nufft::new(&space, &points, Accuracy { tolerance: 1e-6, oversampling: 2.0 })?;
+                let clean = NonCartesianSense::new(&maps, fourier, None)?.apply(&image)?;
+                let mut kspace = Buffer::copy_of(&clean)?;
+                normal(noise, &mut kspace)?;
+                vector::accumulate(self.noise, &[(1.0, &clean)], &mut kspace)?;
+                let kspace = kspace.freeze().reshape((slices, self.coils as usize, readouts, samples, 2))?;
+                let points = points.reshape((readouts, samples, 2))?.to_dtype(DType::F32)?;
+                (kspace, Tensor::ones((readouts, samples), DType::F32, &Device::Cpu)?, Some(points))
+            }
+            None => {
+                let mask = self.draw(shape)?;
+                (measure(&Sense::new(&maps, &mask)?, &image, self.noise, noise)?, mask, None)
+            }
+        };
         let provenance = Provenance::new(Some(self.seed)).with("source", self.volume.display().to_string());
         Ok(MriScan {
             kspace,
             mask,
-            coil_maps: None,
+            trajectory,
+            coil_maps: (self.mask == Mask::Spiral).then_some(maps),
             noise: Some(self.noise),
+            noise_covariance: None,
             scale: size,
             crop: None,
             target: volume.grid().clone(),
@@ -188,6 +252,18 @@ impl Arguments {
     }
 }
 
+/// 1 at the points of the grid next to a sample of the trajectory.
+fn visited(trajectory: &Tensor, [_, height, width]: [usize; 3]) -> Outcome<Tensor> {
+    let mut grid = vec![0f32; height * width];
+    let points: Vec<f32> = trajectory.flatten_all()?.to_vec1()?;
+    for k in points.chunks_exact(2) {
+        let place =
+            |k: f32, n: usize| (k.round() as isize + (n / 2) as isize).clamp(0, n as isize - 1) as usize;
+        grid[place(k[0], height) * width + place(k[1], width)] = 1.0;
+    }
+    Ok(Tensor::from_vec(grid, (height, width), &Device::Cpu)?)
+}
+
 pub fn run(arguments: &Arguments) -> Outcome {
     arguments.validate()?;
     let start = Instant::now();
@@ -206,7 +282,11 @@ pub fn run(arguments: &Arguments) -> Outcome {
     scan.write(&arguments.output)?;
     output::save_config(&arguments.output, "mri simulate", &config)?;
     if let Some(plot) = &arguments.plot {
-        let mask = if scan.mask.rank() == 2 { scan.mask.clone() } else { scan.mask.get(0)? };
+        let mask = match &scan.trajectory {
+            Some(trajectory) => visited(trajectory, scan.target.shape())?,
+            None if scan.mask.rank() == 2 => scan.mask.clone(),
+            None => scan.mask.get(0)?,
+        };
         let sampled = mask.mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
         let note = format!("{:.1} % of {} × {}", 100.0 * sampled, mask.dims()[0], mask.dims()[1]);
         let panels = vec![Some(Panel::new("sampling mask", note, Image::new(&mask, [1.0, 1.0])?))];

@@ -25,6 +25,40 @@ pub(crate) struct Readout {
     pub(crate) frame: Option<[Vector3<f64>; 4]>,
 }
 
+/// Readouts without signal: real and imaginary parts in turn, for each coil.
+#[derive(Default)]
+pub(crate) struct NoiseScan(Vec<Vec<f32>>);
+
+impl NoiseScan {
+    /// Adds what `coil` received.
+    pub(crate) fn push(&mut self, coil: usize, values: impl IntoIterator<Item = f32>) {
+        // Channel numbers have 16 bits at most.
+        if self.0.len() <= coil {
+            self.0.resize_with(coil + 1, Vec::new);
+        }
+        self.0[coil].extend(values);
+    }
+
+    /// The covariance [coil, coil, 2] of one part, Σ n nᴴ / 2 over the number of samples; nothing where the coils are not
+    /// those of the image or received differently much.
+    fn covariance(&self, coils: usize) -> Result<Option<Tensor>> {
+        let length = self.0.first().map_or(0, Vec::len);
+        if self.0.len() != coils || length < 2 || self.0.iter().any(|c| c.len() != length) {
+            return Ok(None);
+        }
+        let element = |i: usize, j: usize| -> [f64; 2] {
+            let mut sum = [0.0; 2];
+            for (a, b) in self.0[i].chunks_exact(2).zip(self.0[j].chunks_exact(2)) {
+                let [ar, ai, br, bi] = [a[0], a[1], b[0], b[1]].map(f64::from);
+                sum = [sum[0] + ar * br + ai * bi, sum[1] + ai * br - ar * bi];
+            }
+            sum.map(|v| v / length as f64)
+        };
+        let values: Vec<f64> = (0..coils * coils).flat_map(|at| element(at / coils, at % coils)).collect();
+        Ok(Some(f64::tensor(values, &[coils, coils, 2])?))
+    }
+}
+
 /// What all readouts have in common.
 pub(crate) struct Encoding {
     /// Samples of a full readout, and pixels along x once oversampling is removed.
@@ -37,8 +71,8 @@ pub(crate) struct Encoding {
     pub(crate) field: [f64; 3],
     /// Central [height, width] that is the picture.
     pub(crate) picture: Option<[usize; 2]>,
-    /// Standard deviation of the noise, from a noise scan.
-    pub(crate) noise: Option<f64>,
+    /// The noise scan, if any.
+    pub(crate) noise: NoiseScan,
 }
 
 /// Sorts readouts into k-space, averages what was measured several times, and removes readout oversampling.
@@ -105,12 +139,19 @@ pub(crate) fn assemble(
     let crop =
         encoding.picture.filter(|p| p[0] <= shape[1] && p[1] <= shape[2] && *p != [shape[1], shape[2]]);
     let (kspace, scale) = normalised(path, &kspace)?;
+    // The orthonormal transform keeps the noise's deviation; only what it is divided by changes it.
+    let covariance = match encoding.noise.covariance(coils)? {
+        Some(covariance) => Some((covariance / (scale * scale))?),
+        None => None,
+    };
+    let noise = covariance.as_ref().map(deviation).transpose()?;
     let scan = MriScan {
         kspace,
         mask,
+        trajectory: None,
         coil_maps: None,
-        // The orthonormal transform keeps the noise's deviation; only what it is divided by changes it.
-        noise: encoding.noise.map(|sigma| sigma / scale),
+        noise,
+        noise_covariance: covariance,
         scale,
         crop,
         target: grid(shape, encoding, readouts).map_err(|e| crate::io::in_file(path, e))?,
@@ -118,6 +159,13 @@ pub(crate) fn assemble(
     };
     scan.validate(&format!("{}: ", path.display()))?;
     Ok(scan)
+}
+
+/// The root mean square over coils of the noise's standard deviation.
+fn deviation(covariance: &Tensor) -> Result<f64> {
+    let values = f64::to_vec(covariance)?;
+    let coils = covariance.dims()[0];
+    Ok(((0..coils).map(|c| values[2 * c * (coils + 1)]).sum::<f64>() / coils as f64).sqrt())
 }
 
 /// Cuts the outer parts of the field of view along x: transformed, cropped, transformed back.

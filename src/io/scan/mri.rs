@@ -1,4 +1,4 @@
-//! Cartesian k-space with its sampling mask and coil maps.
+//! K-space with its sampling mask or trajectory, and coil maps.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::io::scan::{Provenance, begin, finite, positive, read_provenance, read
 use crate::io::{Grid, Unit};
 use crate::tensor::{Field, Real, vector};
 
-/// An MRI scan: centred Cartesian k-space with all that is needed to reconstruct it.
+/// An MRI scan: centred Cartesian k-space, or readouts along a trajectory, with all that is needed to reconstruct it.
 ///
 /// ```no_run
 /// use wellposed::io::MriScan;
@@ -21,19 +21,25 @@ use crate::tensor::{Field, Real, vector};
 /// ```
 #[derive(Clone, Debug)]
 pub struct MriScan {
-    /// k-space [slice, coil, ky, kx, 2], the zero frequency at index ⌊n/2⌋; zero where not sampled.
+    /// k-space [slice, coil, ky, kx, 2], the zero frequency at index ⌊n/2⌋; zero where not sampled. With a trajectory
+    /// [slice, coil, readout, sample, 2].
     pub kspace: Tensor,
-    /// 1 where sampled, 0 elsewhere: [ky, kx], or [slice, ky, kx] where slices differ.
+    /// 1 where sampled, 0 elsewhere: [ky, kx], or [slice, ky, kx] where slices differ. With a trajectory, [readout, sample].
     pub mask: Tensor,
+    /// Where the samples lie that are not on a grid: (ky, kx) in cycles per field of view, [readout, sample, 2].
+    pub trajectory: Option<Tensor>,
     /// Coil sensitivities [coil, y, x, 2] or [slice, coil, y, x, 2].
     pub coil_maps: Option<Tensor>,
     /// Standard deviation of the noise of the real and of the imaginary part, in units of `kspace`.
     pub noise: Option<f64>,
+    /// Covariance [coil, coil, 2] of the coils' noise, in the same units squared and for one part, where a noise scan
+    /// measured it.
+    pub noise_covariance: Option<Tensor>,
     /// What the measured k-space was divided by to give `kspace`; multiply the image by it.
     pub scale: f64,
     /// Central [height, width] of the image that is the picture, where the scanner encoded more.
     pub crop: Option<[usize; 2]>,
-    /// Grid of the encoded image, [slice, ky, kx] pixels.
+    /// Grid of the encoded image: [slice, ky, kx] pixels of Cartesian k-space.
     pub target: Grid,
     /// Seed and notes.
     pub provenance: Provenance,
@@ -69,6 +75,12 @@ impl MriScan {
             let axes = if maps.rank() == 4 { "coil, y, x" } else { "slice, coil, y, x" };
             hdf5::put(&mut file, "coil_maps", maps, Field::Complex, axes)?;
         }
+        if let Some(trajectory) = &self.trajectory {
+            hdf5::put(&mut file, "trajectory", trajectory, Field::Real, "readout, sample, (ky, kx)")?;
+        }
+        if let Some(covariance) = &self.noise_covariance {
+            hdf5::put(&mut file, "noise_covariance", covariance, Field::Complex, "coil, coil")?;
+        }
         hdf5::save(file, path.as_ref())
     }
 
@@ -91,22 +103,38 @@ impl MriScan {
             return Err(Error::shape(named("mask"), expected, mask));
         }
         check_mask(&named("mask"), &self.mask)?;
+        let [image_slices, rows, columns] = self.target.shape();
+        if image_slices != slices || (self.trajectory.is_none() && [rows, columns] != [height, width]) {
+            let expected = format!("{:?}, as the k-space", [slices, height, width]);
+            return Err(Error::shape(named("target"), expected, &self.target.shape()));
+        }
+        if let Some(trajectory) = &self.trajectory {
+            if trajectory.dims() != [height, width, 2] {
+                let expected = format!("[{height}, {width}, 2], as the k-space");
+                return Err(Error::shape(named("trajectory"), expected, trajectory.dims()));
+            }
+            vector::require_finite(&named("trajectory"), trajectory)?;
+        }
         if let Some(maps) = &self.coil_maps {
-            let one = [coils, height, width, 2];
-            if maps.dims() != one && maps.dims() != found {
-                let expected = format!("{one:?} or {found:?}, as the k-space");
+            let one = [coils, rows, columns, 2];
+            let each = [slices, coils, rows, columns, 2];
+            if maps.dims() != one && maps.dims() != each {
+                let expected = format!("{one:?} or {each:?}, as k-space and image");
                 return Err(Error::shape(named("coil_maps"), expected, maps.dims()));
             }
             vector::require_finite(&named("coil_maps"), maps)?;
         }
-        if self.target.shape() != [slices, height, width] {
-            let expected = format!("{:?}, as the k-space", [slices, height, width]);
-            return Err(Error::shape(named("target"), expected, &self.target.shape()));
+        if let Some(covariance) = &self.noise_covariance {
+            if covariance.dims() != [coils, coils, 2] {
+                let expected = format!("[{coils}, {coils}, 2], as the k-space");
+                return Err(Error::shape(named("noise_covariance"), expected, covariance.dims()));
+            }
+            vector::require_finite(&named("noise_covariance"), covariance)?;
         }
         if let Some(crop) = self.crop
-            && (crop.contains(&0) || crop[0] > height || crop[1] > width)
+            && (crop.contains(&0) || crop[0] > rows || crop[1] > columns)
         {
-            return Err(Error::shape(named("crop"), format!("1..={height}, 1..={width}"), &crop));
+            return Err(Error::shape(named("crop"), format!("1..={rows}, 1..={columns}"), &crop));
         }
         positive(named("scale"), self.scale)?;
         if let Some(noise) = self.noise {
@@ -140,11 +168,12 @@ pub(super) fn load(reader: &Reader) -> Result<MriScan> {
     let (target, _) = read_target(reader)?;
     let kspace = reader.typed("kspace", Field::Complex, &[4])?;
     let mask = reader.typed("mask", Field::Real, &[2, 3])?;
-    let coil_maps = if reader.has("coil_maps") {
-        Some(reader.typed("coil_maps", Field::Complex, &[3, 4])?)
-    } else {
-        None
+    let optional = |name: &str, field: Field, ranks: &[usize]| {
+        reader.has(name).then(|| reader.typed(name, field, ranks)).transpose()
     };
+    let coil_maps = optional("coil_maps", Field::Complex, &[3, 4])?;
+    let trajectory = optional("trajectory", Field::Real, &[3])?;
+    let noise_covariance = optional("noise_covariance", Field::Complex, &[2])?;
     let crop = match root.numbers("crop") {
         Ok(crop) if crop.len() == 2 => Some([crop[0] as usize, crop[1] as usize]),
         _ => None,
@@ -152,8 +181,10 @@ pub(super) fn load(reader: &Reader) -> Result<MriScan> {
     let scan = MriScan {
         kspace,
         mask,
+        trajectory,
         coil_maps,
         noise: root.optional("noise")?,
+        noise_covariance,
         scale: root.number("scale")?,
         crop,
         target,
