@@ -5,7 +5,8 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::operator::ct::{ImageGrid, ParallelBeam};
+use crate::operator::ct::{ImageGrid, ParallelBeam, VectorBeam};
+use crate::phantom::Ellipsoid;
 use crate::tensor::Real;
 
 /// A uniform ellipse.
@@ -59,26 +60,6 @@ impl Ellipse {
     /// The largest distance from the centre in y.
     fn reach(&self) -> f64 {
         (self.axes.0 * self.angle.sin()).hypot(self.axes.1 * self.angle.cos())
-    }
-}
-
-/// A uniform ellipsoid with one axis along z.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ellipsoid {
-    /// The section through its centre.
-    pub middle: Ellipse,
-    /// z of the centre, mm.
-    pub z: f64,
-    /// Half-axis along z, mm.
-    pub height: f64,
-}
-
-impl Ellipsoid {
-    /// The section at z, if they meet.
-    pub fn section(&self, z: f64) -> Option<Ellipse> {
-        let square = 1.0 - ((z - self.z) / self.height).powi(2);
-        let scale = (square > 0.0).then(|| square.sqrt())?;
-        Some(Ellipse { axes: (self.middle.axes.0 * scale, self.middle.axes.1 * scale), ..self.middle })
     }
 }
 
@@ -143,6 +124,35 @@ impl Ellipses {
         self.measure::<T>(beam, Ellipse::line_integral)
     }
 
+    /// What a detector in the plane sees, [views, bins]: exact line integrals, averaged over `samples` rays to each
+    /// bin.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] where the beam is invalid or has several rows, an ellipse is degenerate, or `samples` is 0.
+    pub fn trace<T: Real>(&self, beam: &VectorBeam, samples: usize) -> Result<Tensor> {
+        beam.validate()?;
+        self.validate()?;
+        if beam.rows != 1 || samples == 0 {
+            let found = format!("{} rows, {samples} samples", beam.rows);
+            return Err(Error::parameter("detector", found, "expected one row, at least one sample"));
+        }
+        let mut sinogram = vec![T::zero(); beam.views() * beam.bins];
+        sinogram.par_chunks_mut(beam.bins).enumerate().for_each(|(view, line)| {
+            let [x, y, _] = beam.poses[view].source;
+            for (bin, out) in line.iter_mut().enumerate() {
+                let rays = (0..samples).map(|k| {
+                    let [px, py, _] = beam.place(view, 0.0, bin as f64 + between(k, samples));
+                    // The line's normal (cos θ, sin θ), and its distance s from the origin.
+                    let theta = (x - px).atan2(py - y);
+                    let s = x * theta.cos() + y * theta.sin();
+                    self.0.iter().map(|e| e.line_integral(theta, s)).sum::<f64>()
+                });
+                *out = T::of(rays.sum::<f64>() / samples as f64);
+            }
+        });
+        T::tensor(sinogram, &[beam.views(), beam.bins])
+    }
+
     fn measure<T: Real>(
         &self,
         beam: &ParallelBeam,
@@ -159,7 +169,7 @@ impl Ellipses {
         T::tensor(sinogram, &[beam.views(), beam.bins])
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         let good = |e: &Ellipse| {
             let all = [e.value, e.center.0, e.center.1, e.axes.0, e.axes.1, e.angle];
             all.iter().all(|v| v.is_finite()) && e.axes.0 > 0.0 && e.axes.1 > 0.0
@@ -176,7 +186,7 @@ impl Ellipses {
 }
 
 /// Offset of sample k of n from the middle of a pixel, in pixels.
-fn between(k: usize, n: usize) -> f64 {
+pub(super) fn between(k: usize, n: usize) -> f64 {
     (k as f64 + 0.5) / n as f64 - 0.5
 }
 

@@ -53,9 +53,70 @@ impl ImageGrid {
         ((column as f64 - middle(self.width)) * self.pixel, (middle(self.height) - row as f64) * self.pixel)
     }
 
+    /// (column, row), not whole, of the place (x, y) in mm: the inverse of [`ImageGrid::center_of`].
+    pub(super) fn place_of(&self, x: f64, y: f64) -> (f64, f64) {
+        let middle = |n: usize| (n as f64 - 1.0) / 2.0;
+        (x / self.pixel + middle(self.width), middle(self.height) - y / self.pixel)
+    }
+
     /// Length of the diagonal, mm.
     pub fn diagonal(&self) -> f64 {
         (self.height as f64).hypot(self.width as f64) * self.pixel
+    }
+}
+
+/// The voxels of a volume: slices of square pixels at equal distances, centred on the origin.
+///
+/// Slice k lies at z = (k − (slices − 1)/2)·thickness; z is the axis of rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VolumeGrid {
+    /// Slices.
+    pub slices: usize,
+    /// The pixels of each.
+    pub image: ImageGrid,
+    /// Distance of neighbouring slices, mm.
+    pub thickness: f64,
+}
+
+impl VolumeGrid {
+    /// `slices` slices of `image` at distances of `thickness` mm.
+    ///
+    /// ```
+    /// use wellposed::operator::ct::{ImageGrid, VolumeGrid};
+    /// let grid = VolumeGrid::new(40, ImageGrid::new(256, 256, 1.0)?, 2.5)?;
+    /// assert_eq!(grid.z_of(0), -48.75);
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] where there is no slice, the thickness isn't positive, or the image is invalid.
+    pub fn new(slices: usize, image: ImageGrid, thickness: f64) -> Result<Self> {
+        let grid = Self { slices, image, thickness };
+        grid.validate()?;
+        Ok(grid)
+    }
+
+    /// Checks what [`VolumeGrid::new`] checks, for values that came from elsewhere.
+    pub fn validate(&self) -> Result<()> {
+        self.image.validate()?;
+        let plane = self.image.height * self.image.width;
+        if self.slices == 0 || plane.checked_mul(self.slices).is_none() {
+            return Err(Error::parameter("slices", self.slices, "a volume has at least one slice"));
+        }
+        positive("slice distance", self.thickness)
+    }
+
+    /// z of a slice, mm.
+    pub fn z_of(&self, slice: usize) -> f64 {
+        (slice as f64 - (self.slices as f64 - 1.0) / 2.0) * self.thickness
+    }
+
+    /// Half the sides of the volume along x, y and z, mm.
+    pub(super) fn half_sides(&self) -> [f64; 3] {
+        let Self { slices, image, thickness } = self;
+        let sides =
+            [image.width as f64 * image.pixel, image.height as f64 * image.pixel, *slices as f64 * thickness];
+        sides.map(|side| side / 2.0)
     }
 }
 
@@ -186,7 +247,7 @@ impl ParallelBeam {
 }
 
 /// An error unless `value` is a positive, finite length or angle.
-fn positive(name: &str, value: f64) -> Result<()> {
+pub(super) fn positive(name: &str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {
         return Ok(());
     }

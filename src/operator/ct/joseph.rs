@@ -13,11 +13,11 @@ use crate::tensor::Real;
 use crate::tensor::simd::{Lanes, Task};
 
 /// Registers that a block keeps at once: enough to share the work that a line costs, few enough to stay.
-const REGISTERS: usize = 4;
+pub(super) const REGISTERS: usize = 4;
 /// Steps up to this let a register find its neighbours within two registers of memory.
-const NARROW: f64 = 1.9;
+pub(super) const NARROW: f64 = 1.9;
 /// Lanes in the widest register.
-const WIDEST: usize = 16;
+pub(super) const WIDEST: usize = 16;
 /// Scalars that [`Lines::padding`] adds to what a block spans.
 const MARGIN: usize = 2 * WIDEST + 8;
 
@@ -45,7 +45,7 @@ impl View {
     }
 
     /// Whether blocks of pixels can be back-projected by [`BackProject`].
-    fn narrow_back(&self) -> bool {
+    pub fn narrow_back(&self) -> bool {
         self.per_ray * NARROW >= 1.0
     }
 
@@ -99,6 +99,20 @@ impl<T: Real> Lines<T> {
         &mut self.data[pad..end]
     }
 
+    /// Zeros before and after each line.
+    pub fn pad(&self) -> usize {
+        self.pad
+    }
+
+    /// Where the zeros before a line begin.
+    ///
+    /// # Panics
+    /// Where there is no such line.
+    pub fn before(&self, index: usize) -> *const T {
+        assert!(index < self.count);
+        self.data[index * self.stride()..].as_ptr()
+    }
+
     pub fn line(&self, index: usize) -> &[T] {
         let start = self.pad + index * self.stride();
         &self.data[start..start + self.length]
@@ -111,7 +125,7 @@ impl<T: Real> Lines<T> {
 /// # Safety
 /// The instruction set of `L` must be available.
 #[inline(always)]
-unsafe fn positions<L: Lanes>(first: f64, ramp: L::Register) -> (usize, L::Register, L::Register) {
+pub(super) unsafe fn positions<L: Lanes>(first: f64, ramp: L::Register) -> (usize, L::Register, L::Register) {
     // SAFETY: `first` is between 0 and the length of an array.
     unsafe {
         let whole = first.to_int_unchecked::<i64>();
@@ -126,7 +140,7 @@ unsafe fn positions<L: Lanes>(first: f64, ramp: L::Register) -> (usize, L::Regis
 /// # Safety
 /// The instruction set of `L` must be available.
 #[inline(always)]
-unsafe fn ramp<L: Lanes>(step: f64) -> L::Register {
+pub(super) unsafe fn ramp<L: Lanes>(step: f64) -> L::Register {
     let values: [L::Scalar; WIDEST] = std::array::from_fn(|l| L::Scalar::of(l as f64 * step));
     // SAFETY: no register is wider.
     unsafe { L::load(values.as_ptr()) }
@@ -204,7 +218,11 @@ impl<T: Real> Project<'_, T> {
 /// # Safety
 /// The instruction set of `L` must be available.
 #[inline(always)]
-unsafe fn spill<L: Lanes>(registers: &[L::Register; REGISTERS], factor: f64, out: &mut [L::Scalar]) {
+pub(super) unsafe fn spill<L: Lanes>(
+    registers: &[L::Register; REGISTERS],
+    factor: f64,
+    out: &mut [L::Scalar],
+) {
     let mut values = [L::Scalar::of(0.0); BLOCK];
     // SAFETY: REGISTERS registers fit in BLOCK scalars.
     unsafe {
@@ -259,7 +277,7 @@ impl<T: Real> Task<T> for BackProject<'_, T> {
 /// # Safety
 /// The instruction set of `L` must be available; `view.narrow_back()` holds.
 #[inline(always)]
-unsafe fn gather<L: Lanes>(
+pub(super) unsafe fn gather<L: Lanes>(
     rays: &Lines<L::Scalar>,
     index: usize,
     view: &View,
@@ -300,7 +318,7 @@ unsafe fn gather<L: Lanes>(
 }
 
 /// Adds what a view with very close rays gives to a block of pixels.
-fn one_by_one<T: Real>(rays: &[T], view: &View, line: usize, first: usize, out: &mut [T]) {
+pub(super) fn one_by_one<T: Real>(rays: &[T], view: &View, line: usize, first: usize, out: &mut [T]) {
     for (i, out) in out.iter_mut().enumerate() {
         let v = ((first + i) as f64 - view.origin - line as f64 * view.per_line) / view.per_ray;
         let reach = 1.0 / view.slope;

@@ -1,14 +1,28 @@
 //! Computed tomography: geometries as plain values, and ray transforms with exact adjoints.
 //!
 //! A ray transform maps the attenuation μ (1/mm) of a slice to line integrals ∫ μ dl (dimensionless). Slices of
-//! a volume are batch items.
+//! a volume are batch items; cone beams see the whole volume at once.
 
+mod cone;
+mod cone_transform;
+mod crossing;
+mod fan;
+mod fan_joseph;
+mod fan_transform;
 mod geometry;
 pub mod hounsfield;
 mod joseph;
+mod oblique;
 mod photons;
 mod transform;
+mod upright;
+mod vectors;
 
-pub use geometry::{ImageGrid, ParallelBeam};
+pub use cone::ConeBeam;
+pub use cone_transform::ConeTransform;
+pub use fan::FanBeam;
+pub use fan_transform::FanTransform;
+pub use geometry::{ImageGrid, ParallelBeam, VolumeGrid};
 pub use photons::{Measurement, Photons};
 pub use transform::RayTransform;
+pub use vectors::{Pose, VectorBeam};

@@ -252,7 +252,7 @@ impl Back<'_> {
 const TILE: usize = 32;
 
 /// to[column·stride + row] ← x[row·width + column].
-fn transpose<T: Real>(x: &[T], height: usize, width: usize, stride: usize, to: &mut [T]) {
+pub(super) fn transpose<T: Real>(x: &[T], height: usize, width: usize, stride: usize, to: &mut [T]) {
     to.par_chunks_mut(stride * TILE).enumerate().for_each(|(band, to)| {
         for top in (0..height).step_by(TILE) {
             for (column, line) in to.chunks_mut(stride).enumerate().take(width - band * TILE) {
@@ -265,7 +265,7 @@ fn transpose<T: Real>(x: &[T], height: usize, width: usize, stride: usize, to: &
 }
 
 /// out[row·width + column] += columns[column·height + row].
-fn add_transposed<T: Real>(columns: &[T], height: usize, width: usize, out: &mut [T]) {
+pub(super) fn add_transposed<T: Real>(columns: &[T], height: usize, width: usize, out: &mut [T]) {
     out.par_chunks_mut(width * TILE).enumerate().for_each(|(band, out)| {
         for left in (0..width).step_by(TILE) {
             for (row, line) in out.chunks_mut(width).enumerate() {
