@@ -10,10 +10,13 @@ use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
 /// g(p) = λ Σᵢ √(Σₐ |pₐᵢ|²) on [axes, …]: the groups run over the first axis (and over the two parts of
 /// complex numbers). After [`crate::operator::Gradient`] it is λ times the isotropic total variation.
+///
+/// [`GroupNorm::huber`] rounds it off at zero.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     domain: Space,
     scale: f64,
+    corner: f64,
 }
 
 impl GroupNorm {
@@ -34,7 +37,23 @@ impl GroupNorm {
         if domain.shape().first().is_none_or(|axes| *axes == 0) {
             return Err(Error::shape("group norm", "[axes, …]", domain.shape()));
         }
-        Ok(Self { domain: domain.clone(), scale: penalty_weight(scale)? })
+        Ok(Self { domain: domain.clone(), scale: penalty_weight(scale)?, corner: 0.0 })
+    }
+
+    /// The same with norms n ≤ δ = `corner` counted as n²/2δ and larger ones as n − δ/2 (Huber 1964), which spares
+    /// small differences the staircases of total variation. 0 is the norm itself.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] where δ is negative or not finite.
+    pub fn huber(self, corner: f64) -> Result<Self> {
+        if !(corner.is_finite() && corner >= 0.0) {
+            return Err(Error::parameter(
+                "corner of the Huber penalty",
+                corner,
+                "must be finite and at least 0",
+            ));
+        }
+        Ok(Self { corner, ..self })
     }
 
     fn shape(&self) -> Shape {
@@ -49,14 +68,22 @@ impl Proximal for GroupNorm {
     }
     fn value(&self, x: &Tensor) -> Result<Vec<f64>> {
         self.domain.check("argument of a group norm", x)?;
-        Ok(total(self.shape(), None, x)?.into_iter().map(|sum| self.scale * sum).collect())
+        Ok(total(self.shape(), None, self.corner, x)?.into_iter().map(|sum| self.scale * sum).collect())
     }
     /// Step sizes must be equal within a group; the first component's is taken.
     fn prox(&self, steps: Steps<'_>, x: &mut Buffer, _: &mut Workspace) -> Result<()> {
-        shrink(self.shape(), self.scale, None, steps, x)
+        if self.corner > 0.0 && self.scale == 0.0 {
+            return Ok(());
+        }
+        let change = Change::Shrink { corner: self.corner };
+        rescale(self.shape(), change, self.scale, None, steps, x)
     }
-    fn prox_conjugate(&self, _: Steps<'_>, y: &mut Buffer, _: &mut Workspace) -> Result<()> {
-        project(self.shape(), self.scale, None, y)
+    fn prox_conjugate(&self, steps: Steps<'_>, y: &mut Buffer, _: &mut Workspace) -> Result<()> {
+        // g*(q) = δ|q|²/2λ on |q| ≤ λ.
+        let excess = if let Steps::Uniform(step) = steps { step * self.corner } else { self.corner };
+        let change = Change::Project { excess };
+        let steps = if self.corner > 0.0 { steps.tensor() } else { None };
+        Rescale { shape: self.shape(), change, limit: self.scale, weights: None, steps }.launch(y)
     }
 }
 
@@ -93,10 +120,10 @@ const CHUNK: usize = 1 << 11;
 /// How the magnitude of a group changes.
 #[derive(Clone, Copy)]
 enum Change {
-    /// n ↦ max(0, n − threshold).
-    Shrink,
-    /// n ↦ min(n, limit).
-    Project,
+    /// n ↦ max(n − threshold, n corner/(corner + threshold)).
+    Shrink { corner: f64 },
+    /// n ↦ limit · min(1, n/(limit + excess)), the excess times the step sizes where there are some.
+    Project { excess: f64 },
 }
 
 struct Rescale<'a> {
@@ -136,17 +163,26 @@ impl Rescale<'_> {
     fn factors<T: Real>(&self, columns: &[&[T]], start: usize, norms: &mut [T]) {
         let mut limits = [T::of(self.limit); CHUNK];
         let limits = &mut limits[..norms.len()];
+        let (columns, steps) = match (self.change, self.steps) {
+            (Change::Project { .. }, Some(_)) => columns.split_at(columns.len() - 1),
+            _ => (columns, &[][..]),
+        };
         for column in columns {
             limits.iter_mut().zip(&column[start..]).for_each(|(l, c)| *l *= *c);
         }
         let tiny = T::min_positive_value();
         match self.change {
-            Change::Shrink => norms.iter_mut().zip(limits).for_each(|(n, limit)| {
-                *n = (*n - *limit).max(T::zero()) / n.max(tiny);
+            Change::Shrink { corner } => norms.iter_mut().zip(limits).for_each(|(n, limit)| {
+                let least = if corner > 0.0 { T::of(corner) / (T::of(corner) + *limit) } else { T::zero() };
+                *n = ((*n - *limit) / n.max(tiny)).max(least);
             }),
-            Change::Project => norms.iter_mut().zip(limits).for_each(|(n, limit)| {
-                *n = *limit / n.max(*limit).max(tiny);
-            }),
+            Change::Project { excess } => {
+                let excess = T::of(excess);
+                let step = |i: usize| steps.first().map_or(T::one(), |steps| steps[start + i]);
+                norms.iter_mut().zip(limits).enumerate().for_each(|(i, (n, limit))| {
+                    *n = *limit / n.max(*limit + excess * step(i)).max(tiny);
+                });
+            }
         }
     }
 
@@ -164,23 +200,34 @@ pub(super) fn shrink(
     steps: Steps<'_>,
     x: &mut Buffer,
 ) -> Result<()> {
+    rescale(shape, Change::Shrink { corner: 0.0 }, scale, weights, steps, x)
+}
+
+fn rescale(
+    shape: Shape,
+    change: Change,
+    scale: f64,
+    weights: Option<&Tensor>,
+    steps: Steps<'_>,
+    x: &mut Buffer,
+) -> Result<()> {
     let uniform = if let Steps::Uniform(step) = steps { step } else { 1.0 };
-    Rescale { shape, change: Change::Shrink, limit: scale * uniform, weights, steps: steps.tensor() }
-        .launch(x)
+    Rescale { shape, change, limit: scale * uniform, weights, steps: steps.tensor() }.launch(x)
 }
 
 /// The projection on ‖group‖ ≤ λ w.
 pub(super) fn project(shape: Shape, scale: f64, weights: Option<&Tensor>, x: &mut Buffer) -> Result<()> {
-    Rescale { shape, change: Change::Project, limit: scale, weights, steps: None }.launch(x)
+    Rescale { shape, change: Change::Project { excess: 0.0 }, limit: scale, weights, steps: None }.launch(x)
 }
 
-/// Σ w ‖group‖ for each item.
-pub(super) fn total(shape: Shape, weights: Option<&Tensor>, x: &Tensor) -> Result<Vec<f64>> {
-    struct Total(Shape);
+/// Σ w ‖group‖ for each item, with Huber's corner.
+pub(super) fn total(shape: Shape, weights: Option<&Tensor>, corner: f64, x: &Tensor) -> Result<Vec<f64>> {
+    struct Total(Shape, f64);
     impl Kernel for Total {
         type Output = Vec<f64>;
         fn run<T: Real>(self, inputs: &[&[T]], _: &mut [&mut [T]]) -> Result<Vec<f64>> {
-            let shape = self.0;
+            let (shape, corner) = (self.0, T::of(self.1));
+            let half = T::of(0.5);
             let weights = inputs.get(1);
             let sum_item = |item: &[T]| {
                 let part = |index: usize| {
@@ -191,6 +238,11 @@ pub(super) fn total(shape: Shape, weights: Option<&Tensor>, x: &Tensor) -> Resul
                     let planes: Vec<&[T]> =
                         item.chunks_exact(shape.plane).map(|p| &p[start..][..length]).collect();
                     shape.norms(&planes, norms);
+                    if corner > T::zero() {
+                        norms.iter_mut().for_each(|n| {
+                            *n = if *n <= corner { half * *n * *n / corner } else { *n - half * corner };
+                        });
+                    }
                     if let Some(weights) = weights {
                         norms.iter_mut().zip(&weights[start..]).for_each(|(n, w)| *n *= *w);
                     }
@@ -202,5 +254,5 @@ pub(super) fn total(shape: Shape, weights: Option<&Tensor>, x: &Tensor) -> Resul
             Ok(inputs[0].chunks_exact(shape.planes * shape.plane).map(sum_item).collect())
         }
     }
-    launch(Total(shape), &[&[x][..], &weights.into_iter().collect::<Vec<_>>()].concat(), &mut [])
+    launch(Total(shape, corner), &[&[x][..], &weights.into_iter().collect::<Vec<_>>()].concat(), &mut [])
 }

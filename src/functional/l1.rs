@@ -87,7 +87,7 @@ impl Proximal for L1Norm {
         let items = self.domain.check("argument of an ℓ1 norm", x)?.iter().product();
         let sums = match self.domain.field() {
             Field::Real => pointwise::sum(Magnitude, [self.weights()], x, items)?,
-            Field::Complex => group::total(Shape::scalars(&self.domain), self.weights.as_ref(), x)?,
+            Field::Complex => group::total(Shape::scalars(&self.domain), self.weights.as_ref(), 0.0, x)?,
         };
         Ok(sums.into_iter().map(|sum| self.scale * sum).collect())
     }

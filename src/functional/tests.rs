@@ -25,6 +25,8 @@ fn functionals(dtype: DType) -> Vec<Box<dyn Proximal>> {
         Box::new(L1Norm::new(&complex, 0.8).unwrap()),
         Box::new(GroupNorm::new(&real, 1.3).unwrap()),
         Box::new(GroupNorm::new(&complex, 1.3).unwrap()),
+        Box::new(GroupNorm::new(&real, 1.3).unwrap().huber(0.6).unwrap()),
+        Box::new(GroupNorm::new(&complex, 1.3).unwrap().huber(2.0).unwrap()),
         Box::new(SquaredDistance::new(&complex, 1.5).unwrap()),
         Box::new(
             SquaredDistance::new(&real, 1.5)
@@ -64,7 +66,7 @@ fn unequal_step_sizes_agree_with_moreau() {
     }
     let ws = &mut Workspace::new();
     for (index, (g, same)) in functionals(DType::F64).into_iter().zip(functionals(DType::F64)).enumerate() {
-        let grouped = (5..=7).contains(&index);
+        let grouped = (5..=9).contains(&index);
         let space = g.domain().clone();
         let draw = |stream, batch: &[usize]| standard_normal(Noise::new(4, stream), &space, batch).unwrap();
         // Groups need equal steps within; others may have any.

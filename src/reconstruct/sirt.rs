@@ -102,7 +102,7 @@ impl Sirt {
 }
 
 /// out ← (y − out)/rows, 0 where a row is empty; returns Σ (y − out)² of each of so many items.
-struct Misfit(usize);
+pub(super) struct Misfit(pub usize);
 
 impl Kernel for Misfit {
     type Output = Vec<f64>;
@@ -129,9 +129,9 @@ impl Kernel for Misfit {
 }
 
 /// out ← max(lower, out + ω slope/columns).
-struct Update {
-    relaxation: f64,
-    lower: f64,
+pub(super) struct Update {
+    pub relaxation: f64,
+    pub lower: f64,
 }
 
 impl Kernel for Update {

@@ -14,7 +14,8 @@ use crate::tensor::{Buffer, Kernel, Real, launch, vector};
 
 type Shared = Arc<dyn LinearOperator>;
 
-/// Whether the total variation couples the slices of a volume.
+/// Whether the total variation couples the slices of a volume, which are batch axes of the operator, or the first axis
+/// of its domain (cone beam).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Slices {
     /// Each slice by itself, differences along rows and columns.
@@ -35,11 +36,13 @@ pub enum Splitting {
 }
 
 /// min_x ½ Σᵢ wᵢ (A x − y)ᵢ² + λ Σ |∇x|₂ over x ≥ `lower`, with unit-spaced forward differences
-/// (Rudin, Osher and Fatemi 1992; Sidky and Pan 2008 for tomography).
+/// (Rudin, Osher and Fatemi 1992; Sidky and Pan 2008 for tomography); with a `corner` Huber's penalty of |∇x|₂.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TotalVariation {
     /// λ ≥ 0, in units of w y²/x. See [`TotalVariation::for_counts`] and [`TotalVariation::for_data`].
     pub strength: f64,
+    /// Differences up to this count by their squares (Huber's penalty), in units of x; 0 is total variation itself.
+    pub corner: f64,
     /// Least value of x; −∞ leaves it free.
     pub lower: f64,
     /// Iterations at most.
@@ -56,6 +59,7 @@ impl Default for TotalVariation {
     fn default() -> Self {
         Self {
             strength: 1.0,
+            corner: 0.0,
             lower: 0.0,
             max_iterations: 500,
             tolerance: 1e-4,
@@ -154,7 +158,7 @@ impl TotalVariation {
                 (Arc::new(Lifted::new(a.clone(), batch)), whole, scaled(steps, ratio))
             }
         };
-        let penalty = GroupNorm::new(gradient.range(), self.strength)?;
+        let penalty = GroupNorm::new(gradient.range(), self.strength)?.huber(self.corner)?;
         let fidelity = SquaredDistance::new(a.range(), 1.0)?.from(y)?;
         let fidelity = match weights {
             None => fidelity,
@@ -192,7 +196,7 @@ impl TotalVariation {
             data = roots.apply(y)?;
             lifted = Arc::new(Compose::new(Arc::new(roots), lifted)?);
         }
-        let penalty = GroupNorm::new(gradient.range(), self.strength)?;
+        let penalty = GroupNorm::new(gradient.range(), self.strength)?.huber(self.corner)?;
         let identity = crate::operator::Identity::new(lifted.domain());
         let bounds = Bounds::new(lifted.domain(), self.lower, f64::INFINITY)?;
         let mut terms = vec![Term::new(&gradient, &penalty)?];
@@ -219,7 +223,7 @@ impl TotalVariation {
         let space = image.with_shape(&[batch, image.shape()].concat());
         let (row, column) = (batch.len() + rank - 2, batch.len() + rank - 1);
         match self.slices {
-            Slices::Coupled(weight) if !batch.is_empty() => {
+            Slices::Coupled(weight) if row > 0 => {
                 Gradient::weighted(&space, &[row - 1, row, column], &[weight, 1.0, 1.0])
             }
             _ => Gradient::new(&space, &[row, column]),

@@ -318,9 +318,9 @@ mod tests {
     fn projections_of_ellipsoids_meet_the_closed_form() {
         let grid = VolumeGrid::new(128, ImageGrid::new(192, 192, 0.5).unwrap(), 0.75).unwrap();
         let egg = Ellipsoid {
-            middle: Ellipse { value: 0.02, center: (4.0, -6.0), axes: (35.0, 24.0), angle: 0.5 },
+            middle: Ellipse { value: 0.02, center: (4.0, -6.0), axes: (41.0, 30.0), angle: 0.5 },
             z: 3.0,
-            height: 30.0,
+            height: 42.0,
         };
         let circle =
             ConeBeam::new(FanBeam::covering(&grid.image, 6, TAU, 300.0, 200.0).unwrap(), 141, 1.25).unwrap();

@@ -6,6 +6,7 @@
 mod cone;
 mod cone_transform;
 mod crossing;
+mod distance_weighted;
 mod fan;
 mod fan_joseph;
 mod fan_transform;
@@ -14,15 +15,18 @@ pub mod hounsfield;
 mod joseph;
 mod oblique;
 mod photons;
+mod projector;
 mod transform;
 mod upright;
 mod vectors;
 
 pub use cone::ConeBeam;
 pub use cone_transform::ConeTransform;
+pub(crate) use distance_weighted::{back_project_cone, back_project_fan};
 pub use fan::FanBeam;
 pub use fan_transform::FanTransform;
 pub use geometry::{ImageGrid, ParallelBeam, VolumeGrid};
 pub use photons::{Measurement, Photons};
+pub use projector::{Projector, ordered_subsets, select_views};
 pub use transform::RayTransform;
 pub use vectors::{Pose, VectorBeam};
