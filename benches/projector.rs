@@ -1,4 +1,4 @@
-//! The parallel-beam projector and its adjoint, one slice and a volume: `cargo bench --bench projector`, with
+//! The projectors and their adjoints, parallel beam (one slice and a volume), fan and cone: `cargo bench --bench projector`, with
 //! RAYON_NUM_THREADS=1 for one thread. `benches/peers/projector.sh` puts ASTRA's times beside these.
 
 use std::f64::consts::PI;
@@ -7,7 +7,10 @@ use std::time::Duration;
 use candle_core::{DType, Device};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wellposed::linalg::LinearOperator;
-use wellposed::operator::ct::{ImageGrid, ParallelBeam, RayTransform};
+use wellposed::operator::ct::{
+    ConeBeam, ConeTransform, FanBeam, FanTransform, ImageGrid, ParallelBeam, Projector, RayTransform,
+    VolumeGrid,
+};
 use wellposed::tensor::Workspace;
 use wellposed::tensor::random::{Noise, standard_normal};
 
@@ -45,5 +48,42 @@ fn projector(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, projector);
+/// A fan over 512² and a circular cone over 128³, forward and back.
+fn divergent(c: &mut Criterion) {
+    let turn = |views: usize| (0..views).map(|i| 2.0 * PI * i as f64 / views as f64).collect::<Vec<_>>();
+    let image = |side| ImageGrid::new(side, side, 1.0).expect("a valid grid");
+    let fan = FanBeam::new(turn(720), 729, 1.5, 1000.0, 500.0).expect("a valid geometry").vectors();
+    let panel = FanBeam::new(turn(180), 192, 1.5, 400.0, 200.0).expect("a valid geometry");
+    let cone = ConeBeam::new(panel, 192, 1.5).expect("a valid geometry").vectors();
+    let volume = VolumeGrid::new(128, image(128), 1.0).expect("a valid grid");
+    let device = Device::Cpu;
+    let transforms: [(&str, Box<dyn Projector>); 2] = [
+        (
+            "fan/512x720x729",
+            Box::new(FanTransform::new(&image(512), &fan, DType::F32, &device).expect("hits")),
+        ),
+        (
+            "cone/128x180x192",
+            Box::new(ConeTransform::new(&volume, &cone, DType::F32, &device).expect("hits")),
+        ),
+    ];
+    let mut group = c.benchmark_group("divergent");
+    group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    for (name, a) in &transforms {
+        let x = standard_normal(Noise::new(1, 0), a.domain(), &[]).expect("an image");
+        let y = standard_normal(Noise::new(1, 1), a.range(), &[]).expect("projections");
+        let (mut forward, mut back) =
+            (a.range().buffer(&[]).expect("a buffer"), a.domain().buffer(&[]).expect("a buffer"));
+        let mut ws = Workspace::new();
+        group.bench_function(format!("forward/{name}"), |b| {
+            b.iter(|| a.apply_into(&x, &mut forward, &mut ws).expect("a projection"));
+        });
+        group.bench_function(format!("back/{name}"), |b| {
+            b.iter(|| a.adjoint_into(&y, &mut back, &mut ws).expect("a back projection"));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, projector, divergent);
 criterion_main!(benches);
