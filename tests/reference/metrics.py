@@ -1,7 +1,7 @@
 """Reference numbers for src/metric/tests.rs: scikit-image's metrics, and fastMRI's as defined in its
 evaluate.py (data range = maximum of the reference volume).
 
-    python3 -m venv /tmp/metrics && /tmp/metrics/bin/pip install scikit-image && /tmp/metrics/bin/python metrics.py
+    python3 -m venv venv && venv/bin/pip install scikit-image && venv/bin/python metrics.py
 
 The arrays are made by a formula that the Rust test repeats, so that nothing has to be stored but numbers.
 """

@@ -8,7 +8,6 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -92,21 +91,8 @@ def denoise(net, x, sigma):
     return v(skip) * x + v(out) * net(v(cin) * x, noise).float()
 
 
-def draw(name, shape):
-    """Numbers in [-1, 1) from the name and the element's index: FNV-1a, then SplitMix64."""
-    key = 0xCBF29CE484222325
-    for byte in name.encode():
-        key = (key ^ byte) * 0x100000001B3 % 2**64
-    with np.errstate(over="ignore"):
-        z = np.uint64(key) + np.arange(1, math.prod(shape) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    values = (z >> np.uint64(40)).astype(np.float64) / 2**23 - 1
-    return torch.from_numpy(values.astype(np.float32).reshape(shape))
-
-
 if __name__ == "__main__":
+    from record import draw
     from safetensors.torch import save_file
 
     net = UNet(CONFIG)
