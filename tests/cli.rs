@@ -254,6 +254,63 @@ fn ct_from_volume_to_metrics() {
 }
 
 #[test]
+fn fans_and_cones_from_volume_to_metrics() {
+    let folder = Folder::new();
+    folder.chest("a.nii.gz", 2, 64);
+    let simulate = |rest: &str| folder.run(&format!("ct simulate a.nii.gz -o s.h5 --views 90 {rest}"));
+    for (geometry, least) in [("fan", 22.0), ("fan-curved", 22.0), ("cone", 15.0)] {
+        simulate(&format!("--geometry {geometry}")).good();
+        let beam = folder.run("info s.h5 --json").json()["beam"].as_str().unwrap().to_string();
+        assert!(beam.starts_with(geometry), "{beam}");
+        let psnr = qualities(&folder, "ct", &["fbp", "os-sart"], "a.nii.gz");
+        assert!(psnr.iter().all(|p| *p > least), "{geometry}: {psnr:?}");
+    }
+    folder.run("ct reconstruct s.h5 -o x.nii.gz -m dds").fails(1, &["cone beam"]);
+    folder.run("ct reconstruct s.h5 -o x.nii.gz -m fbp --center auto").fails(2, &["--center", "s.h5"]);
+    simulate("--geometry fan --arc 100").good();
+    folder.run("ct reconstruct s.h5 -o x.nii.gz -m fdk").fails(1, &["arc", "iterative"]);
+    simulate("--geometry fan --source-origin 100").fails(1, &["source to origin", "half the diagonal"]);
+    simulate("--source-origin -1").fails(2, &["--source-origin"]);
+    simulate("--feed 3").fails(2, &["--feed", "cone"]);
+    simulate("--geometry fan --rows 3").fails(2, &["--rows", "cone"]);
+}
+
+#[test]
+fn raw_projections_need_no_scan_file() {
+    let folder = Folder::new();
+    let (views, columns, center) = (60, 80, 37.5);
+    let angles: Vec<f64> = (0..views).map(|i| std::f64::consts::PI * i as f64 / views as f64).collect();
+    let offset = wellposed::reconstruct::preprocess::center_to_offset(center, columns, 1.0);
+    let beam = wellposed::operator::ct::ParallelBeam::new(angles, columns, 1.0).unwrap().with_offset(offset);
+    let head = wellposed::phantom::shepp_logan(wellposed::phantom::Contrast::Modified, 33.0).scaled(0.05);
+    // Counts [view, row, column] under a flat field of 2000 and a dark one of 100.
+    let p = head.project::<f32>(&beam).unwrap().reshape((views, 1, columns)).unwrap();
+    let counts = ((p.neg().unwrap().exp().unwrap() * 1900.0).unwrap() + 100.0).unwrap();
+    let write = |data: &Tensor, name: &str| {
+        Volume::centred(data.clone(), [1.0; 3], Unit::Arbitrary).unwrap().write(folder.path(name)).unwrap();
+    };
+    write(&counts, "views.tif");
+    write(&Tensor::full(2000f32, (1, 1, columns), &Device::Cpu).unwrap(), "flat.tif");
+    write(&Tensor::full(100f32, (1, 1, columns), &Device::Cpu).unwrap(), "dark.tif");
+    let run = |rest: &str| folder.run(&format!("ct reconstruct views.tif -o r.nii.gz -m fbp {rest}"));
+    let fields = "--flat flat.tif --dark dark.tif";
+    let found = run(&format!("{fields} --arc 180 --center auto --rings sorting --outliers")).good().stderr;
+    let column: f64 =
+        found.split("column ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    assert!((column - center).abs() < 0.3, "{found}");
+    let volume = wellposed::io::read_volume(folder.path("r.nii.gz")).unwrap();
+    let middle = volume.data().get(0).unwrap().get(40).unwrap().get(40).unwrap().to_scalar::<f32>().unwrap();
+    assert!((middle - 0.01).abs() < 0.003, "{middle}");
+    run(&format!("{fields} --arc 180 --center 37.5 --filter hann")).good();
+    run(fields).fails(1, &["views.tif", "--angles", "--arc"]);
+    run("--flat missing.tif --arc 180").fails(1, &["missing.tif"]);
+    run("--arc 180 --center left").fails(2, &["--center"]);
+    run("--arc 180 --geometry fan").fails(2, &["--source-origin"]);
+    run("--arc nan").fails(2, &["--arc"]);
+    run("--arc 90 --center auto").fails(1, &["90", "image"]);
+}
+
+#[test]
 fn mri_from_volume_to_metrics() {
     let folder = Folder::new();
     // A picture with smooth parts and edges, not negative.

@@ -28,8 +28,8 @@ pub use dicom::{DicomOptions, write_dicom};
 pub use fastmri::write_fastmri;
 pub use grid::Grid;
 pub use open::{ReadOptions, check_output, read_array, read_volume, read_volume_with};
-pub use projections::{ProjectionFiles, Projections, read_angles, read_projections};
-pub use scan::{Beam, CtGeometry, CtScan, MriScan, Provenance, Scan};
+pub use projections::{ProjectionFiles, Projections, angles_of_views, read_angles, read_projections};
+pub use scan::{Beam, CtGeometry, CtScan, MriScan, Provenance, Scan, is_scan};
 pub use volume::{Unit, Volume};
 
 use open::in_file;

@@ -58,11 +58,7 @@ pub fn read_projections(path: impl AsRef<Path>, files: &ProjectionFiles) -> Resu
         scan.darks = Some(picture(file)?);
     }
     if let Some(file) = &files.angles {
-        let angles = read_angles(file)?;
-        scan.angles = match without_rest(&angles) {
-            moving if moving.len() == scan.counts.dims()[0] => moving.to_vec(),
-            _ => angles,
-        };
+        scan.angles = angles_of_views(file, scan.counts.dims()[0])?;
     }
     scan.validate(&format!("{}: ", path.display()))?;
     Ok(scan)
@@ -129,6 +125,18 @@ fn without_rest(angles: &[f64]) -> &[f64] {
     let front = angles.windows(2).take_while(rests).count();
     let back = angles.windows(2).rev().take_while(rests).count();
     angles.get(front..angles.len().saturating_sub(back)).unwrap_or(angles)
+}
+
+/// Reads angles as [`read_angles`], and passes over those repeated at both ends where the rest fits the number of views.
+///
+/// # Errors
+/// As [`read_angles`].
+pub fn angles_of_views(path: impl AsRef<Path>, views: usize) -> Result<Vec<f64>> {
+    let angles = read_angles(path)?;
+    Ok(match without_rest(&angles) {
+        moving if moving.len() == views => moving.to_vec(),
+        _ => angles,
+    })
 }
 
 /// Reads angles in degrees, one a line (or separated by commas or blanks; `#` starts a comment), as radians.

@@ -14,6 +14,7 @@ use wellposed::phantom::Thorax;
 use wellposed::plot::{Curves, Plane, Series};
 
 use super::method::{Method, Settings};
+use super::rays::Rays;
 use super::sample;
 use super::scan::{self, Simulation};
 use crate::cli::diffusion;
@@ -95,7 +96,12 @@ pub fn run(arguments: &Arguments) -> Outcome {
         arguments.views as usize,
         std::f64::consts::PI,
     )?;
-    let simulation = Simulation { beam, photons: Some(PHOTONS), seed: arguments.seed, mu_water: MU_WATER };
+    let simulation = Simulation {
+        rays: Rays::Parallel(beam),
+        photons: Some(PHOTONS),
+        seed: arguments.seed,
+        mu_water: MU_WATER,
+    };
     let scan = simulation.scan(&arguments.thorax(2)?, truth.grid(), "the built-in thorax")?;
     truth.write(folder.join("thorax.nii.gz"))?;
     scan.write(folder.join("scan.h5"))?;

@@ -9,9 +9,9 @@ use wellposed::error::Error;
 use wellposed::io::CtScan;
 use wellposed::linalg::{Cgls, LinearOperator};
 use wellposed::observe::{Observer, Solution, Termination};
-use wellposed::reconstruct::{Fbp, Sirt, Slices, TotalVariation, Window};
+use wellposed::reconstruct::{Fbp, OsSart, Sirt, Slices, TotalVariation, Window};
 
-use super::scan;
+use super::rays::Rays;
 use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
 
@@ -19,10 +19,13 @@ use crate::cli::failure::{Failure, Outcome};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Filtered back projection.
+    /// Filtered back projection; of cone beams that of Feldkamp, Davis and Kress.
+    #[value(alias = "fdk")]
     Fbp,
     /// Simultaneous iterative reconstruction, not negative.
     Sirt,
+    /// SIRT on ordered subsets of the views, not negative.
+    OsSart,
     /// Conjugate gradients for least squares, stopped early.
     Cgls,
     /// Least squares weighted by photon counts, with total variation, not negative.
@@ -69,7 +72,7 @@ impl Filter {
 /// Settings of the methods; each has its own defaults.
 #[derive(Clone, Copy, Debug, Args, Serialize)]
 pub struct Settings {
-    /// Iterations at most [default: sirt 200, cgls 20, tv 1000].
+    /// Iterations at most [default: sirt 200, os-sart 20, cgls 20, tv 1000].
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
     iterations: Option<u32>,
     /// Strength of the total variation, or of the prior, relative to the default.
@@ -114,7 +117,7 @@ impl Settings {
         let default = match method {
             Method::Fbp => None,
             Method::Sirt => Some(200),
-            Method::Cgls => Some(20),
+            Method::OsSart | Method::Cgls => Some(20),
             Method::Tv => Some(1000),
             _ if self.iterations.is_some() => {
                 return Err(Failure::Usage(format!("--iterations: {} takes --steps", method.name())));
@@ -140,6 +143,7 @@ impl Method {
         match self {
             Self::Fbp => "fbp",
             Self::Sirt => "sirt",
+            Self::OsSart => "os-sart",
             Self::Cgls => "cgls",
             Self::Tv => "tv",
             other => other.diffusion().map_or("", diffusion::Method::name),
@@ -158,17 +162,22 @@ impl Method {
         settings: &Settings,
         observer: &mut dyn Observer,
     ) -> Outcome<Solution> {
-        let (a, y) = (scan::transform(scan)?, &scan.projections);
+        let (rays, y) = (Rays::of(scan)?, &scan.projections);
+        let a = rays.transform(&scan.target)?;
         let max_iterations = settings.iterations();
         Ok(match self {
             Self::Fbp => {
                 let start = Instant::now();
                 let fbp = Fbp { window: settings.filter.window(), cutoff: settings.cutoff };
-                let value = fbp.reconstruct(&a, y)?;
+                let value = rays.filtered_back_projection(&fbp, &scan.target, y)?;
                 let (termination, elapsed) = (Termination::Completed, start.elapsed());
                 Solution { value, termination, steps: 1, measure: 0.0, elapsed }
             }
             Self::Sirt => Sirt { max_iterations, ..Sirt::default() }.solve(&a, y, None, observer)?,
+            Self::OsSart => {
+                let subsets = OsSart::default().subsets.min(a.views());
+                OsSart { max_iterations, subsets, ..OsSart::default() }.solve(&*a, y, None, observer)?
+            }
             Self::Cgls => Cgls { max_iterations, ..Cgls::default() }.solve(&a, y, None, observer)?,
             Self::Tv => {
                 let default = match &scan.weights {
@@ -182,7 +191,7 @@ impl Method {
                 };
                 let strength = settings.strength * default.strength;
                 let method = TotalVariation { strength, max_iterations, slices, ..default };
-                let a: Arc<dyn LinearOperator> = Arc::new(a);
+                let a: Arc<dyn LinearOperator> = a;
                 method.solve(&a, y, scan.weights.as_ref(), None, observer)?
             }
             _ => return Err(Error::Unsupported(format!("{} needs a prior", self.name())).into()),

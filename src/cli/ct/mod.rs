@@ -2,6 +2,8 @@
 
 mod demo;
 mod method;
+mod raw;
+mod rays;
 mod reconstruct;
 mod sample;
 mod scan;
@@ -17,7 +19,7 @@ pub enum Command {
     /// Projects a volume and counts photons: VOLUME → scan.
     Simulate(simulate::Arguments),
     /// Reconstructs a volume: scan → VOLUME.
-    Reconstruct(reconstruct::Arguments),
+    Reconstruct(Box<reconstruct::Arguments>),
     /// The main job on built-in data: a thorax, sparse views, FBP, SIRT and TV against a diffusion prior.
     Demo(demo::Arguments),
 }

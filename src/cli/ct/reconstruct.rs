@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
-use wellposed::io::CtScan;
 
 use super::method::{Method, Settings};
-use super::{sample, scan};
+use super::{raw, sample, scan};
 use crate::cli::deliver::{Options, Reconstruction, deliver, usable};
 use crate::cli::diffusion::{self, Chosen};
 use crate::cli::failure::Outcome;
@@ -17,7 +16,7 @@ use crate::cli::progress::Progress;
 /// Arguments of `wellposed ct reconstruct`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Scan file, as `ct simulate` writes it.
+    /// Scan file, as `ct simulate` writes it, or raw projections.
     scan: PathBuf,
     /// Method.
     #[arg(short, long, value_enum, value_name = "METHOD")]
@@ -28,6 +27,8 @@ pub struct Arguments {
     options: Options,
     #[command(flatten)]
     diffusion: diffusion::Options,
+    #[command(flatten)]
+    raw: raw::Options,
 }
 
 /// What runs, and is saved beside the volume.
@@ -37,6 +38,7 @@ struct Config<'a> {
     method: Method,
     #[serde(flatten)]
     settings: Settings,
+    raw: &'a raw::Options,
     #[serde(skip_serializing_if = "Option::is_none")]
     diffusion: Option<Chosen>,
 }
@@ -48,9 +50,10 @@ pub fn run(arguments: &Arguments) -> Outcome {
         Some(method) => Some(arguments.diffusion.chosen(method, "ct")?),
         None => arguments.diffusion.refuse(method.name()).map(|()| None)?,
     };
-    let scan = CtScan::read(&arguments.scan)?;
+    let scan = arguments.raw.read(&arguments.scan)?;
     let reference = arguments.options.prepare(scan.target.shape())?;
-    let config = Config { scan: &arguments.scan, method, settings, diffusion: chosen.clone() };
+    let config =
+        Config { scan: &arguments.scan, method, settings, raw: &arguments.raw, diffusion: chosen.clone() };
     if let (Some(method), Some(chosen)) = (method.diffusion(), chosen) {
         let reconstruction = sample::run(method, &scan, &settings, &chosen, &arguments.options.output)?;
         return deliver(reconstruction, &arguments.options, reference.as_ref(), &config);

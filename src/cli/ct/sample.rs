@@ -8,12 +8,12 @@ use candle_core::Tensor;
 use wellposed::io::{CtScan, Unit, Volume};
 use wellposed::linalg::LinearOperator;
 use wellposed::metric;
-use wellposed::operator::ct::RayTransform;
 use wellposed::prior::checkpoint::Prior;
 use wellposed::sampler::{AdmmTv, Normalized};
 use wellposed::tensor::Field;
 
 use super::method::{Method, Settings};
+use super::rays::Rays;
 use super::scan;
 use crate::cli::deliver::{Reconstruction, usable};
 use crate::cli::diffusion::{self, Chosen, Drawn, Ingredients, Job, Setting, Start, Summary};
@@ -45,8 +45,13 @@ impl Units {
 const MODEL_ERROR: f64 = 1e-3;
 
 /// The scan for a sampler. Photon counts are the inverse variances of the line integrals.
-fn normalized(a: RayTransform, scan: &CtScan, units: Units, weighted: bool) -> Outcome<Normalized> {
-    let (a, y) = (Arc::new(a), &scan.projections);
+fn normalized(
+    a: Arc<dyn LinearOperator>,
+    scan: &CtScan,
+    units: Units,
+    weighted: bool,
+) -> Outcome<Normalized> {
+    let y = &scan.projections;
     let scale = scan.mu_water * units.scale / 1000.0;
     let offset = scan.mu_water * (1.0 + units.offset / 1000.0);
     Ok(match &scan.weights {
@@ -70,8 +75,13 @@ pub fn run(
     let prior = chosen.open(Field::Real, "CT")?;
     let units = Units::of(&prior)?;
     let clock = Instant::now();
-    let a = scan::transform(scan)?;
-    let (views, pixel, range) = (a.geometry().views(), a.grid().pixel, a.range().shape().to_vec());
+    let rays = Rays::of(scan)?;
+    if matches!(rays, Rays::Cone(_)) {
+        let reason = "diffusion methods work on slices: expected a parallel or a fan beam, found a cone beam";
+        return Err(wellposed::error::Error::Unsupported(reason.into()).into());
+    }
+    let a = rays.transform(&scan.target)?;
+    let (views, pixel, range) = (a.views(), scan.target.spacing()[2], a.range().shape().to_vec());
     // DiffusionMBIR has its published weights, which are those of unweighted data.
     let whitened = method != diffusion::Method::Mbir;
     let normalized = normalized(a, scan, units, whitened)?;

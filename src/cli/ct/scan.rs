@@ -1,10 +1,12 @@
 //! From volumes in HU to scans and back.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use wellposed::error::{Error, Result};
-use wellposed::io::{Beam, CtGeometry, CtScan, Grid, Provenance, Unit, Volume};
+use wellposed::io::{CtScan, Grid, Provenance, Unit, Volume};
 use wellposed::linalg::LinearOperator;
-use wellposed::operator::ct::{ImageGrid, ParallelBeam, Photons, RayTransform, hounsfield};
+use wellposed::operator::ct::{ImageGrid, Photons, hounsfield};
+
+use super::rays::Rays;
 
 /// The square pixels of a grid's slices.
 ///
@@ -37,7 +39,7 @@ fn attenuation(volume: &Volume, mu_water: f64) -> Result<Tensor> {
 /// How a scan is simulated.
 pub struct Simulation {
     /// Views and detector.
-    pub beam: ParallelBeam,
+    pub rays: Rays,
     /// I₀; without it there is no noise.
     pub photons: Option<f64>,
     /// Seed of the noise.
@@ -50,8 +52,7 @@ impl Simulation {
     /// Scans `object` for a reconstruction on the grid `target`, which may be coarser.
     pub fn scan(&self, object: &Volume, target: &Grid, source: &str) -> Result<CtScan> {
         let mu = attenuation(object, self.mu_water)?;
-        let grid = image_grid(object.grid())?;
-        let clean = RayTransform::new(&grid, &self.beam, DType::F32, &Device::Cpu)?.apply(&mu)?;
+        let clean = self.rays.transform(object.grid())?.apply(&mu)?;
         let (projections, weights) = match self.photons {
             None => (clean, None),
             Some(open_beam) => {
@@ -59,13 +60,12 @@ impl Simulation {
                 (seen.line_integrals, Some(seen.counts))
             }
         };
-        let ParallelBeam { angles, pitch, offset, .. } = self.beam.clone();
         let seed = self.photons.map(|_| self.seed);
         Ok(CtScan {
             projections,
             weights,
             photons: self.photons,
-            geometry: CtGeometry { beam: Beam::Parallel, angles, pitch, offset },
+            geometry: self.rays.geometry(),
             target: target.clone(),
             unit: object.unit(),
             mu_water: self.mu_water,
@@ -81,19 +81,4 @@ pub fn volume(scan: &CtScan, mu: &Tensor) -> Result<Volume> {
         _ => mu.clone(),
     };
     Volume::on_grid(data, scan.target.clone(), scan.unit)
-}
-
-/// The ray transform of a scan.
-///
-/// # Errors
-/// A beam other than parallel, pixels that are not square, rays that miss the image.
-pub fn transform(scan: &CtScan) -> Result<RayTransform> {
-    let CtGeometry { beam, angles, pitch, offset } = &scan.geometry;
-    if *beam != Beam::Parallel {
-        let found = beam.kind();
-        return Err(Error::Unsupported(format!("a scan with a {found} beam; expected a parallel beam")));
-    }
-    let bins = scan.projections.dims()[2];
-    let geometry = ParallelBeam::new(angles.clone(), bins, *pitch)?.with_offset(*offset);
-    RayTransform::new(&image_grid(&scan.target)?, &geometry, DType::F32, &Device::Cpu)
 }

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use wellposed::io::{CtScan, Unit, Volume, read_volume};
-use wellposed::operator::ct::{ParallelBeam, hounsfield::MU_WATER};
+use wellposed::io::{CtScan, Grid, Unit, Volume, read_volume};
+use wellposed::operator::ct::{ConeBeam, FanBeam, ParallelBeam, hounsfield::MU_WATER};
 use wellposed::plot::{Image, Montage, Panel, Row, Scale};
 
+use super::rays::Rays;
 use super::scan::{self, Simulation};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
@@ -25,15 +26,17 @@ pub struct Arguments {
     /// Views, evenly spaced over the arc.
     #[arg(long, default_value_t = 180, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     views: u32,
-    /// Arc that the views cover, in degrees.
+    /// Arc that the views cover, in degrees [default: 180, of fans and cones 360].
     #[arg(
         long,
-        default_value_t = 180.0,
         value_name = "DEG",
-        long_help = "Arc that the views cover, in degrees, more than 0 and up to 360. View i of N stands at i/N of the \
-                     arc; parallel rays see everything within 180."
+        long_help = "Arc that the views cover, in degrees, more than 0 and up to 360 (of cones with a feed 36000). View i of \
+                     N stands at i/N of the arc; parallel rays see everything within 180, which is the default, others \
+                     within 180 and the fan's opening, for which it is 360."
     )]
-    arc: f64,
+    arc: Option<f64>,
+    #[command(flatten)]
+    geometry: Source,
     /// Detector bins [default: enough for the diagonal of a slice].
     #[arg(
         long,
@@ -69,6 +72,70 @@ pub struct Arguments {
     json: bool,
 }
 
+/// Where the rays come from.
+#[derive(Clone, Copy, Debug, Args, Serialize)]
+struct Source {
+    /// How the rays run.
+    #[arg(long, value_enum, default_value_t = Geometry::Parallel, value_name = "BEAM")]
+    geometry: Geometry,
+    /// Source to axis of rotation, mm, of fans and cones.
+    #[arg(long, default_value_t = 600.0, value_name = "MM")]
+    source_origin: f64,
+    /// Axis of rotation to detector, mm, of fans and cones.
+    #[arg(long, default_value_t = 400.0, value_name = "MM")]
+    origin_detector: f64,
+    /// Detector rows of a cone [default: enough for all slices].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
+    rows: Option<u32>,
+    /// Climb of the source in a turn, mm: a helix.
+    #[arg(long, default_value_t = 0.0, value_name = "MM")]
+    feed: f64,
+}
+
+/// How rays run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Geometry {
+    /// Parallel rays.
+    Parallel,
+    /// From a point to a straight row of bins, slice by slice.
+    #[value(alias = "fan-flat")]
+    Fan,
+    /// From a point to an arc of bins about it, slice by slice.
+    FanCurved,
+    /// From a point to a panel.
+    Cone,
+}
+
+impl Source {
+    fn validate(&self) -> Outcome {
+        if !(self.source_origin > 0.0 && self.source_origin.is_finite()) {
+            return Err(Failure::usage(
+                "--source-origin",
+                self.source_origin,
+                "expected a positive distance in mm",
+            ));
+        }
+        if !(self.origin_detector >= 0.0 && self.origin_detector.is_finite()) {
+            return Err(Failure::usage(
+                "--origin-detector",
+                self.origin_detector,
+                "expected a distance in mm",
+            ));
+        }
+        let cone = self.geometry == Geometry::Cone;
+        if !self.feed.is_finite() || (self.feed != 0.0 && !cone) {
+            return Err(Failure::usage("--feed", self.feed, "expected mm, with --geometry cone"));
+        }
+        match self.rows {
+            Some(rows) if !cone => {
+                Err(Failure::usage("--rows", rows, "only --geometry cone has detector rows"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Units of CT volumes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum UnitName {
@@ -82,6 +149,8 @@ enum UnitName {
 #[derive(Debug, Serialize)]
 struct Config {
     volume: PathBuf,
+    #[serde(flatten)]
+    geometry: Source,
     views: usize,
     arc_degrees: f64,
     detectors: usize,
@@ -95,8 +164,11 @@ struct Config {
 impl Arguments {
     /// Checks what clap can't.
     fn validate(&self) -> Outcome {
-        if !(self.arc > 0.0 && self.arc <= 360.0) {
-            return Err(Failure::usage("--arc", self.arc, "expected degrees, more than 0 and up to 360"));
+        self.geometry.validate()?;
+        let most = if self.geometry.feed == 0.0 { 360.0 } else { 36_000.0 };
+        if !(self.arc() > 0.0 && self.arc() <= most) {
+            let reason = format!("expected degrees, more than 0 and up to {most}");
+            return Err(Failure::usage("--arc", self.arc(), &reason));
         }
         if !(self.photons == 0.0 || (1.0..=1e15).contains(&self.photons)) {
             return Err(Failure::usage("--photons", self.photons, "expected 0, or 1 to 1e15 photons"));
@@ -105,6 +177,33 @@ impl Arguments {
             return Err(Failure::usage("--mu-water", self.mu_water, "expected a positive number, in 1/mm"));
         }
         output::check(&self.output, false, self.plot.as_deref())
+    }
+
+    fn arc(&self) -> f64 {
+        self.arc.unwrap_or(if self.geometry.geometry == Geometry::Parallel { 180.0 } else { 360.0 })
+    }
+
+    /// The rays through a volume on this grid.
+    fn rays(&self, grid: &Grid) -> Outcome<Rays> {
+        let (image, arc, views) = (scan::image_grid(grid)?, self.arc().to_radians(), self.views as usize);
+        let Source { geometry, source_origin, origin_detector, feed, .. } = self.geometry;
+        let bins = |covering: usize| self.detectors.map_or(covering, |n| n as usize);
+        if geometry == Geometry::Parallel {
+            let beam = ParallelBeam::covering(&image, views, arc)?;
+            return Ok(Rays::Parallel(ParallelBeam { bins: bins(beam.bins), ..beam }));
+        }
+        let fan = FanBeam::covering(&image, views, arc, source_origin, origin_detector)?;
+        let fan = FanBeam { bins: bins(fan.bins), curved: geometry == Geometry::FanCurved, ..fan };
+        if geometry != Geometry::Cone {
+            return Ok(Rays::Fan(fan));
+        }
+        let [slices, thickness] = [grid.shape()[0] as f64, grid.spacing()[0]];
+        // The shadow of the slices is largest where the volume is nearest to the source.
+        let nearest = source_origin - image.diagonal() / 2.0;
+        let covering = (slices * source_origin / nearest).ceil() as usize + 2;
+        let rows = self.geometry.rows.map_or(covering, |n| n as usize);
+        let row_pitch = thickness * fan.magnification();
+        Ok(Rays::Cone(ConeBeam { feed, ..ConeBeam::new(fan, rows, row_pitch)? }))
     }
 
     fn volume(&self) -> Outcome<Volume> {
@@ -121,22 +220,27 @@ pub fn run(arguments: &Arguments) -> Outcome {
     arguments.validate()?;
     let volume = arguments.volume()?;
     let start = Instant::now();
-    let grid = scan::image_grid(volume.grid())?;
-    let mut beam = ParallelBeam::covering(&grid, arguments.views as usize, arguments.arc.to_radians())?;
-    beam.bins = arguments.detectors.map_or(beam.bins, |n| n as usize);
+    let rays = arguments.rays(volume.grid())?;
+    let geometry = rays.geometry();
+    let detectors = match &rays {
+        Rays::Parallel(beam) => beam.bins,
+        Rays::Fan(beam) => beam.bins,
+        Rays::Cone(beam) => beam.fan.bins,
+    };
     let config = Config {
         volume: arguments.volume.clone(),
-        views: beam.views(),
-        arc_degrees: arguments.arc,
-        detectors: beam.bins,
-        detector_pitch_mm: beam.pitch,
+        geometry: arguments.geometry,
+        views: geometry.angles.len(),
+        arc_degrees: arguments.arc(),
+        detectors,
+        detector_pitch_mm: geometry.pitch,
         photons: (arguments.photons > 0.0).then_some(arguments.photons),
         seed: arguments.seed,
         mu_water_per_mm: arguments.mu_water,
         unit: volume.unit().symbol(),
     };
     let simulation =
-        Simulation { beam, photons: config.photons, seed: arguments.seed, mu_water: arguments.mu_water };
+        Simulation { rays, photons: config.photons, seed: arguments.seed, mu_water: arguments.mu_water };
     let scan = simulation.scan(&volume, volume.grid(), &arguments.volume.display().to_string())?;
     let seconds = start.elapsed().as_secs_f64();
     scan.write(&arguments.output)?;

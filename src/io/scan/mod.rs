@@ -84,6 +84,11 @@ impl Scan {
     }
 }
 
+/// Whether a file is a scan or volume that this program wrote.
+pub fn is_scan(path: impl AsRef<Path>) -> bool {
+    Reader::open(path.as_ref()).is_ok_and(|reader| is_ours(&reader))
+}
+
 /// Whether a file is one of this program's, by its root attributes.
 pub(crate) fn is_ours(reader: &Reader) -> bool {
     reader.attributes("").is_ok_and(|a| a.text("format").is_ok_and(|f| f == FORMAT))
