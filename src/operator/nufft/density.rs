@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Buffer, Kernel, Real, as_complex_mut, launch};
 
 impl Nufft {
-    /// The area of k-space that each sample stands for, [sample], in units of 1/(field of view)^axes: 1 where samples lie
+    /// The area of k-space that each sample stands for, `[sample]`, in units of 1/(field of view)^axes: 1 where samples lie
     /// as densely as those of a fast transform. Found by `iterations` of Pipe and Menon (1999): w ← w / C w, where C
     /// spreads samples by the window and takes them back. About 20 do.
     ///

@@ -28,7 +28,7 @@ pub use window::Accuracy;
 /// finer grid, and samples are sums of neighbouring grid points weighted by the window (Fessler and Sutton 2003; Beatty,
 /// Nishimura and Pauly 2005). The adjoint takes the same steps, with the same numbers, backwards.
 ///
-/// Domain [(z,) y, x], range [sample], both complex. A window's weights are kept for every sample.
+/// Domain [(z,) y, x], range `[sample]`, both complex. A window's weights are kept for every sample.
 #[derive(Clone, Debug)]
 pub struct Nufft {
     domain: Space,

@@ -24,7 +24,7 @@ pub struct Toeplitz {
 }
 
 impl Nufft {
-    /// AᴴWA with `weights` [sample], or AᴴA.
+    /// AᴴWA with `weights` `[sample]`, or AᴴA.
     ///
     /// ```
     /// use candle_core::{DType, Device, Tensor};
