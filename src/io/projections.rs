@@ -7,7 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::io::hdf5::Reader;
-use crate::io::read_volume;
+use crate::io::{read_array, read_volume};
 use crate::tensor::{Field, vector};
 
 /// Detector counts as measured, before flat-field correction and logarithm.
@@ -32,6 +32,9 @@ pub struct ProjectionFiles {
     pub darks: Option<PathBuf>,
     /// Text, one angle in degrees a line.
     pub angles: Option<PathBuf>,
+    /// Which array of the file holds the projections [view, row, column], where it holds several; two axes are one
+    /// sinogram [1, view, column].
+    pub dataset: Option<String>,
 }
 
 /// Reads raw projections: a Data Exchange file, or a stack or folder of pictures; `files` adds to what it
@@ -43,12 +46,13 @@ pub struct ProjectionFiles {
 /// other, naming the part.
 pub fn read_projections(path: impl AsRef<Path>, files: &ProjectionFiles) -> Result<Projections> {
     let path = path.as_ref();
-    let mut scan = match path.is_file() && hdf5_pure::is_hdf5(path).map_err(|e| Error::io(path, e))? {
-        true => exchange(&Reader::open(path)?)?,
-        false => {
-            let counts = read_volume(path)?.data().clone();
-            Projections { counts, flats: None, darks: None, angles: Vec::new() }
+    let alone = |counts| Projections { counts, flats: None, darks: None, angles: Vec::new() };
+    let mut scan = match &files.dataset {
+        Some(name) => alone(array(path, name)?),
+        None if path.is_file() && hdf5_pure::is_hdf5(path).map_err(|e| Error::io(path, e))? => {
+            exchange(&Reader::open(path)?)?
         }
+        None => alone(read_volume(path)?.data().clone()),
     };
     let picture = |file: &PathBuf| read_volume(file).map(|v| v.data().clone());
     if let Some(file) = &files.flats {
@@ -62,6 +66,20 @@ pub fn read_projections(path: impl AsRef<Path>, files: &ProjectionFiles) -> Resu
     }
     scan.validate(&format!("{}: ", path.display()))?;
     Ok(scan)
+}
+
+/// A real array of a file that holds several.
+fn array(path: &Path, name: &str) -> Result<Tensor> {
+    let array = read_array(path, Some(name))?;
+    if array.field != Field::Real {
+        return Err(Error::format(path, format!("{name}: expected real projections, found complex numbers")));
+    }
+    let data = array.to_f32()?;
+    match data.rank() {
+        2 => Ok(data.unsqueeze(0)?),
+        3 => Ok(data),
+        _ => Err(Error::shape(format!("{}: {name}", path.display()), "two or three axes", data.dims())),
+    }
 }
 
 impl Projections {

@@ -135,7 +135,7 @@ fn projections_and_their_companions_must_fit() {
     let mut files = ProjectionFiles {
         flats: stack(&[1, 2, 4], "flat.tif"),
         angles: Some(path("angles.txt")),
-        darks: None,
+        ..Default::default()
     };
     let scan = read_projections(path("views.tif"), &files).unwrap();
     assert_eq!(scan.angles, [0.0, 90f64.to_radians(), 180f64.to_radians()]);

@@ -182,6 +182,7 @@ fn raw_projections_with_flats_and_darks() {
         flats: Some(folder.join("flat_00001.tiff")),
         darks: Some(folder.join("dark_00001.tiff")),
         angles: Some(folder.join("angles.txt")),
+        dataset: None,
     };
     let savu = read_projections(folder.join("tiffs"), &files).unwrap();
     assert_eq!((savu.counts.dims(), savu.angles.len()), (&[91, 135, 160][..], 91));

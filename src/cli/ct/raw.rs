@@ -33,6 +33,9 @@ pub struct Options {
     /// Arc in degrees that the views cover evenly, where no file gives angles.
     #[arg(long, value_name = "DEG")]
     arc: Option<f64>,
+    /// Which array of the file holds the projections, where it holds several.
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
     /// The file holds sinograms [row, view, column], or one of them, of line integrals.
     #[arg(long)]
     sinograms: bool,
@@ -103,6 +106,7 @@ impl Options {
             ("--dark", self.dark.is_some()),
             ("--angles", self.angles.is_some()),
             ("--arc", self.arc.is_some()),
+            ("--dataset", self.dataset.is_some()),
             ("--sinograms", self.sinograms),
             ("--outliers", self.outliers),
             ("--rings", self.rings.is_some()),
@@ -123,7 +127,8 @@ impl Options {
 
     fn raw(&self, path: &Path) -> Outcome<CtScan> {
         self.validate()?;
-        let files = ProjectionFiles { flats: self.flat.clone(), darks: self.dark.clone(), angles: None };
+        let (flats, darks, dataset) = (self.flat.clone(), self.dark.clone(), self.dataset.clone());
+        let files = ProjectionFiles { flats, darks, dataset, angles: None };
         let mut raw = read_projections(path, &files)?;
         if self.sinograms {
             // [row, view, column] comes as [view, row, column].
