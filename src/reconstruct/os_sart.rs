@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::linalg::magnitude_sums;
 use crate::observe::{Observer, Solution, Termination, drive};
 use crate::operator::ct::{Projector, ordered_subsets, select_views};
-use crate::reconstruct::sirt::{Misfit, Update};
+use crate::reconstruct::sirt::{Misfit, Update, worst_relative};
 use crate::tensor::{Buffer, Workspace, launch, vector};
 
 /// OS-SART (Wang and Jiang, J. X-Ray Sci. Technol. 12:169, 2004): SIRT's step x ← P(x + ω C_s A_sᵀ R_s (y_s − A_s x)) on
@@ -104,8 +104,7 @@ impl OsSart {
             |state, iteration| {
                 let relaxation = self.relaxation * self.decay.powi(iteration as i32 - 1);
                 let squares = self.pass(state, items, relaxation)?;
-                let relative = squares.iter().zip(&sizes).map(|(s, n)| s.sqrt() / n.max(f64::MIN_POSITIVE));
-                let worst = relative.fold(0.0, f64::max);
+                let worst = worst_relative(&squares, &sizes);
                 Ok((worst, (worst <= self.tolerance).then_some(Termination::Converged)))
             },
             |state| state.x.tensor(),

@@ -91,14 +91,19 @@ impl Sirt {
                 a.adjoint_into(state.residual.tensor(), &mut state.slope, &mut state.ws)?;
                 let step = Update { relaxation: self.relaxation, lower: self.lower };
                 launch(step, &[state.slope.tensor(), &columns], &mut [&mut state.x])?;
-                let relative = squares.iter().zip(&sizes).map(|(s, n)| s.sqrt() / n.max(f64::MIN_POSITIVE));
-                let worst = relative.fold(0.0, f64::max);
+                let worst = worst_relative(&squares, &sizes);
                 Ok((worst, (worst <= self.tolerance).then_some(Termination::Converged)))
             },
             |state| state.x.tensor(),
         )?;
         Ok(outcome.with(state.x.freeze()))
     }
+}
+
+/// The largest residual norm relative to that of the data, over items; from squared residuals.
+pub(super) fn worst_relative(squares: &[f64], sizes: &[f64]) -> f64 {
+    let relative = squares.iter().zip(sizes).map(|(s, n)| s.sqrt() / n.max(f64::MIN_POSITIVE));
+    relative.fold(0.0, f64::max)
 }
 
 /// out ← (y − out)/rows, 0 where a row is empty; returns Σ (y − out)² of each of so many items.

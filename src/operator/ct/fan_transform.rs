@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
 use crate::operator::ct::fan_joseph::{Band, Fan, SPREAD, project};
 use crate::operator::ct::joseph::Lines;
-use crate::operator::ct::transform::{add_transposed, transpose};
+use crate::operator::ct::transform::add_transposed;
 use crate::operator::ct::{ImageGrid, VectorBeam, VolumeGrid};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
@@ -115,11 +115,8 @@ impl Kernel for Forward<'_> {
         let (mut rows, mut columns) =
             (Lines::zeros(height, width, SPREAD), Lines::zeros(width, height, SPREAD));
         for (x, out) in inputs[0].chunks(height * width).zip(outputs[0].chunks_mut(a.range.elements())) {
-            let stride = rows.stride();
-            let lines = rows.writable().par_chunks_mut(stride).zip(x.par_chunks(width));
-            lines.for_each(|(line, x)| line[..width].copy_from_slice(x));
-            let stride = columns.stride();
-            transpose(x, height, width, stride, columns.writable());
+            rows.load(x, false);
+            columns.load(x, true);
             out.par_chunks_mut(a.beam.bins).enumerate().for_each(|(view, out)| {
                 for run in &a.fan(view).runs {
                     project(if run.transposed { &columns } else { &rows }, run, out);

@@ -9,6 +9,9 @@
 //!     j near v(i, k) = (i − origin − k·per_line)/per_ray,  with weight hat((v − j)·per_ray),
 //! which are the same coefficients: it gathers too, without scatter and without atomics.
 
+use rayon::prelude::*;
+
+use crate::operator::ct::transform::transpose;
 use crate::tensor::Real;
 use crate::tensor::simd::{Lanes, Task};
 
@@ -97,6 +100,16 @@ impl<T: Real> Lines<T> {
     pub fn writable(&mut self) -> &mut [T] {
         let (pad, end) = (self.pad, self.data.len());
         &mut self.data[pad..end]
+    }
+
+    /// The lines become the rows of an image, or its columns: as many as there are lines, of their length.
+    pub fn load(&mut self, image: &[T], transposed: bool) {
+        let (count, length, stride) = (self.count, self.length, self.stride());
+        if transposed {
+            return transpose(image, length, count, stride, self.writable());
+        }
+        let rows = self.writable().par_chunks_mut(stride).zip(image.par_chunks(length));
+        rows.for_each(|(line, row)| line[..length].copy_from_slice(row));
     }
 
     /// Zeros before and after each line.

@@ -168,13 +168,7 @@ impl Forward<'_> {
         let (height, width) = (self.0.grid.height, self.0.grid.width);
         let (count, length) = if transposed { (width, height) } else { (height, width) };
         let mut lines = Lines::zeros(count, length, Lines::<T>::padding(&class.views));
-        let stride = lines.stride();
-        if transposed {
-            transpose(x, height, width, stride, lines.writable());
-        } else {
-            let rows = lines.writable().par_chunks_mut(stride).zip(x.par_chunks(width));
-            rows.for_each(|(line, x)| line[..width].copy_from_slice(x));
-        }
+        lines.load(x, transposed);
         lines
     }
 
