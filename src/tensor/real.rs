@@ -12,7 +12,7 @@ use crate::tensor::simd::Registers;
 
 /// A real element type of the kernels: `f32` or `f64`.
 pub trait Real:
-    Float + FloatConst + NumAssign + rustfft::FftNum + std::iter::Sum + std::fmt::Display + Registers
+    Default + Float + FloatConst + NumAssign + rustfft::FftNum + std::iter::Sum + std::fmt::Display + Registers
 {
     /// The tensor element type.
     const DTYPE: DType;

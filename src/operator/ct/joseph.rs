@@ -43,7 +43,7 @@ pub(super) struct View {
 
 impl View {
     /// Whether blocks of rays can be projected by [`Project`].
-    fn narrow(&self) -> bool {
+    pub fn narrow(&self) -> bool {
         self.per_ray <= NARROW
     }
 
@@ -62,7 +62,7 @@ impl View {
 
     /// The lines k in 0..count whose crossing u = start + k·per_line lies in (low, high), perhaps one more on
     /// either side.
-    fn crossed(&self, start: f64, low: f64, high: f64, count: usize) -> std::ops::Range<usize> {
+    pub fn crossed(&self, start: f64, low: f64, high: f64, count: usize) -> std::ops::Range<usize> {
         if self.per_line == 0.0 {
             return if start > low && start < high { 0..count } else { 0..0 };
         }
@@ -81,9 +81,9 @@ pub(super) struct Lines<T> {
     pad: usize,
 }
 
-impl<T: Real> Lines<T> {
+impl<T: Copy + Default + Send + Sync> Lines<T> {
     pub fn zeros(count: usize, length: usize, pad: usize) -> Self {
-        Self { data: vec![T::zero(); count * (length + pad) + pad], count, length, pad }
+        Self { data: vec![T::default(); count * (length + pad) + pad], count, length, pad }
     }
 
     /// Zeros that the lines need on either side for these views.

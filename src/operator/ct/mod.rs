@@ -16,6 +16,7 @@ mod joseph;
 mod oblique;
 mod photons;
 mod projector;
+mod stack;
 mod transform;
 mod upright;
 mod vectors;
