@@ -7,10 +7,13 @@ use std::time::Duration;
 use candle_core::{DType, Device};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use wellposed::linalg::LinearOperator;
+use wellposed::metric::psnr;
 use wellposed::operator::ct::{
     ConeBeam, ConeTransform, FanBeam, FanTransform, ImageGrid, ParallelBeam, Projector, RayTransform,
     VolumeGrid,
 };
+use wellposed::phantom::{Ellipse, Ellipsoid, Ellipsoids};
+use wellposed::reconstruct::Fbp;
 use wellposed::tensor::Workspace;
 use wellposed::tensor::random::{Noise, standard_normal};
 
@@ -54,7 +57,8 @@ fn divergent(c: &mut Criterion) {
     let image = |side| ImageGrid::new(side, side, 1.0).expect("a valid grid");
     let fan = FanBeam::new(turn(720), 729, 1.5, 1000.0, 500.0).expect("a valid geometry").vectors();
     let panel = FanBeam::new(turn(180), 192, 1.5, 400.0, 200.0).expect("a valid geometry");
-    let cone = ConeBeam::new(panel, 192, 1.5).expect("a valid geometry").vectors();
+    let circle = ConeBeam::new(panel, 192, 1.5).expect("a valid geometry");
+    let cone = circle.vectors();
     let volume = VolumeGrid::new(128, image(128), 1.0).expect("a valid grid");
     let device = Device::Cpu;
     let transforms: [(&str, Box<dyn Projector>); 2] = [
@@ -82,6 +86,13 @@ fn divergent(c: &mut Criterion) {
             b.iter(|| a.adjoint_into(&y, &mut back, &mut ws).expect("a back projection"));
         });
     }
+    let egg = Ellipse { value: 0.02, center: (0.0, 0.0), axes: (50.0, 50.0), angle: 0.0 };
+    let ball = Ellipsoids(vec![Ellipsoid { middle: egg, z: 0.0, height: 50.0 }]);
+    let data = ball.trace::<f32>(&cone, 1).expect("projections");
+    let fdk = || Fbp::default().reconstruct_cone(&volume, &circle, &data).expect("a volume");
+    let quality = psnr(&fdk(), &ball.volume::<f32>(&volume, 4).expect("a volume"), 0.02).expect("a number");
+    eprintln!("FDK of the ball: {quality:.2} dB");
+    group.bench_function("fdk/cone/128x180x192", |b| b.iter(fdk));
     group.finish();
 }
 

@@ -37,6 +37,8 @@ pub trait Lanes {
     unsafe fn max(a: Self::Register, b: Self::Register) -> Self::Register;
     /// The largest whole numbers not above a.
     unsafe fn floor(a: Self::Register) -> Self::Register;
+    /// Whole numbers from −2³¹ to 2³¹ − 1 as integers, then zeros.
+    unsafe fn whole(a: Self::Register) -> [i32; 16];
     /// `from[i]` and `from[i + 1]` for whole numbers 0 ≤ i ≤ 2·COUNT − 2. Reads 2·COUNT scalars: neighbouring
     /// lanes that want neighbouring elements cost two loads and a shuffle, not a gather.
     unsafe fn pairs(from: *const Self::Scalar, i: Self::Register) -> (Self::Register, Self::Register);
@@ -127,6 +129,10 @@ impl<T: Real> Lanes for Portable<T> {
         a.map(T::floor)
     }
     #[inline(always)]
+    unsafe fn whole(a: [T; 8]) -> [i32; 16] {
+        std::array::from_fn(|l| a.get(l).map_or(0, |x| x.as_f64() as i32))
+    }
+    #[inline(always)]
     unsafe fn pairs(from: *const T, i: [T; 8]) -> ([T; 8], [T; 8]) {
         // SAFETY: the caller's: every index is below 2·COUNT − 1.
         let at = |i: T, k: usize| unsafe { *from.add(i.as_f64() as usize + k) };
@@ -175,7 +181,7 @@ mod x86 {
     macro_rules! lanes {
         ($name:ty, $scalar:ty, $register:ty, $count:literal,
          $splat:ident $load:ident $store:ident $add:ident $sub:ident $mul:ident $fma:ident $max:ident,
-         |$x:ident| $floor:expr, |$from:ident, $i:ident| $pairs:expr) => {
+         |$x:ident| $floor:expr, |$w:ident, $to:ident| $whole:expr, |$from:ident, $i:ident| $pairs:expr) => {
             // SAFETY of all: available by the contract of the trait.
             impl Lanes for $name {
                 type Scalar = $scalar;
@@ -218,6 +224,13 @@ mod x86 {
                     unsafe { $floor }
                 }
                 #[inline(always)]
+                unsafe fn whole($w: $register) -> [i32; 16] {
+                    let mut out = [0i32; 16];
+                    let $to = out.as_mut_ptr();
+                    unsafe { $whole };
+                    out
+                }
+                #[inline(always)]
                 unsafe fn pairs($from: *const $scalar, $i: $register) -> ($register, $register) {
                     unsafe { $pairs }
                 }
@@ -231,6 +244,7 @@ mod x86 {
     _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps
     _mm512_fmadd_ps _mm512_max_ps,
     |x| _mm512_roundscale_ps::<DOWN>(x),
+    |x, to| _mm512_storeu_si512(to.cast(), _mm512_cvttps_epi32(x)),
     |from, i| {
         let (low, high) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
         let i = _mm512_cvttps_epi32(i);
@@ -242,6 +256,7 @@ mod x86 {
     _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd
     _mm512_fmadd_pd _mm512_max_pd,
     |x| _mm512_roundscale_pd::<DOWN>(x),
+    |x, to| _mm256_storeu_si256(to.cast(), _mm512_cvttpd_epi32(x)),
     |from, i| {
         let (low, high) = (_mm512_loadu_pd(from), _mm512_loadu_pd(from.add(8)));
         let i = _mm512_cvttpd_epi64(i);
@@ -253,6 +268,7 @@ mod x86 {
     _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps
     _mm256_fmadd_ps _mm256_max_ps,
     |x| _mm256_floor_ps(x),
+    |x, to| _mm256_storeu_si256(to.cast(), _mm256_cvttps_epi32(x)),
     |from, i| {
         let (low, high) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8)));
         let i = _mm256_cvttps_epi32(i);
@@ -275,6 +291,7 @@ mod x86 {
     _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd
     _mm256_fmadd_pd _mm256_max_pd,
     |x| _mm256_floor_pd(x),
+    |x, to| _mm_storeu_si128(to.cast(), _mm256_cvttpd_epi32(x)),
     |from, i| {
         let i = _mm256_cvttpd_epi32(i);
         (_mm256_i32gather_pd::<8>(from, i), _mm256_i32gather_pd::<8>(from.add(1), i))
@@ -301,6 +318,8 @@ mod tests {
                 let three = L::splat(T::of(3.0));
                 let big = L::max(L::load(x), three);
                 let whole = L::floor(L::sub(b, L::mul(three, three)));
+                let integers = L::whole(whole).map(|i| T::of(f64::from(i)));
+                let whole = L::load(integers.as_ptr());
                 L::store(out.as_mut_ptr(), L::add(L::mul_add(whole, big, a), three));
             }
             out

@@ -197,6 +197,8 @@ fn one_by_one<T: Real>(image: &Lines<T>, rays: &[Crossing], sums: &mut [T]) {
     }
 }
 
+/// Lines of a [`Band`] at most.
+pub(super) const LINES_A_TASK: usize = 32;
 /// Pixels on either side of a line of a [`Band`] that take what falls beside the image.
 const MARGIN: usize = 3;
 
@@ -211,37 +213,20 @@ pub(super) struct Band<T> {
 }
 
 impl<T: Real> Band<T> {
-    /// All `count` lines of `length` pixels in bands of `size` lines.
-    pub fn all(transposed: bool, count: usize, length: usize, size: usize) -> Vec<Self> {
+    /// All `count` lines of `length` pixels in bands of [`LINES_A_TASK`] lines.
+    pub fn all(transposed: bool, count: usize, length: usize) -> Vec<Self> {
         let stride = length + 2 * MARGIN;
         let band = |first: usize| {
-            let count = size.min(count - first);
+            let count = LINES_A_TASK.min(count - first);
             Self { transposed, first, count, stride, pixels: vec![T::zero(); count * stride] }
         };
-        (0..count).step_by(size).map(band).collect()
+        (0..count).step_by(LINES_A_TASK).map(band).collect()
     }
 
     /// Adds length · hat(u(j, k) − i) · y[j] for all rays of a run that follow these lines.
     pub fn add(&mut self, run: &Run, y: &[T]) {
-        if run.transposed != self.transposed {
-            return;
-        }
-        let (high, end) = ((self.stride - 2 * MARGIN) as f64, self.first + self.count);
-        for (index, ray) in run.rays.iter().enumerate() {
-            let ahead = ray.ahead(end);
-            let start = ahead.start.max(self.first);
-            let lines = ray.within(-1.0, high, start..ahead.end.max(start));
-            let y = y[run.bin(index)] * T::of(ray.length);
-            let rows = self.pixels.chunks_exact_mut(self.stride).skip(lines.start - self.first);
-            for (k, row) in lines.zip(rows) {
-                // The line more on either side lies up to one pixel further out.
-                let u = ray.at(k) + MARGIN as f64;
-                let i = u as usize;
-                let Some([left, right]) = row.get_mut(i..i + 2) else { continue };
-                let share = T::of(u - i as f64) * y;
-                *left += y - share;
-                *right += share;
-            }
+        if run.transposed == self.transposed {
+            dispatch(Scatter { band: self, run, y });
         }
     }
 
@@ -250,6 +235,46 @@ impl<T: Real> Band<T> {
         let length = self.stride - 2 * MARGIN;
         for (line, row) in lines.chunks_exact_mut(length).zip(self.pixels.chunks_exact(self.stride)) {
             line.copy_from_slice(&row[MARGIN..MARGIN + length]);
+        }
+    }
+}
+
+/// Adds what a run gives to a band, ray by ray: the places on all lines first, then the shares.
+struct Scatter<'a, T> {
+    band: &'a mut Band<T>,
+    run: &'a Run,
+    y: &'a [T],
+}
+
+impl<T: Real> Task<T> for Scatter<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<L: Lanes<Scalar = T>>(self) {
+        let Self { band, run, y } = self;
+        let (high, end, stride) =
+            ((band.stride - 2 * MARGIN) as f64, band.first + band.count, band.stride as i32);
+        let (mut places, mut shares) = ([0i32; LINES_A_TASK], [T::zero(); LINES_A_TASK]);
+        for (index, ray) in run.rays.iter().enumerate() {
+            let ahead = ray.ahead(end);
+            let start = ahead.start.max(band.first);
+            let lines = ray.within(-1.0, high, start..ahead.end.max(start));
+            let y = y[run.bin(index)] * T::of(ray.length);
+            let (count, skipped) = (lines.len(), (lines.start - band.first) as i32);
+            for (l, (place, share)) in places.iter_mut().zip(&mut shares).enumerate().take(count) {
+                // The line more on either side lies up to one pixel further out.
+                let u = ray.origin + (lines.start + l) as f64 * ray.slope + MARGIN as f64;
+                let i = (u as i32).clamp(0, stride - 2);
+                *place = i + (skipped + l as i32) * stride;
+                *share = T::of(u - f64::from(i)) * y;
+            }
+            for (place, share) in places.iter().zip(&shares).take(count) {
+                // SAFETY: a place lies on a line of the band, and is not its last pixel.
+                unsafe {
+                    let left = band.pixels.as_mut_ptr().add(*place as usize);
+                    *left += y - *share;
+                    *left.add(1) += *share;
+                }
+            }
         }
     }
 }

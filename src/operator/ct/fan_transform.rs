@@ -5,14 +5,12 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
-use crate::operator::ct::fan_joseph::{Band, Fan, SPREAD, project};
+use crate::operator::ct::fan_joseph::{Band, Fan, LINES_A_TASK, SPREAD, project};
 use crate::operator::ct::joseph::Lines;
 use crate::operator::ct::transform::add_transposed;
 use crate::operator::ct::{ImageGrid, VectorBeam, VolumeGrid};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
-/// Image lines that a back-projection task computes.
-const LINES_A_TASK: usize = 32;
 /// Views whose rays are at hand at once in the back projection.
 const VIEWS_AT_ONCE: usize = 64;
 
@@ -136,8 +134,8 @@ impl Kernel for Back<'_> {
         let ImageGrid { height, width, .. } = a.grid;
         let mut columns = vec![T::zero(); height * width];
         for (y, out) in inputs[0].chunks(a.range.elements()).zip(outputs[0].chunks_mut(height * width)) {
-            let mut bands = Band::all(false, height, width, LINES_A_TASK);
-            bands.extend(Band::all(true, width, height, LINES_A_TASK));
+            let mut bands = Band::all(false, height, width);
+            bands.extend(Band::all(true, width, height));
             for (first, y) in
                 (0..a.beam.views()).step_by(VIEWS_AT_ONCE).zip(y.chunks(VIEWS_AT_ONCE * a.beam.bins))
             {

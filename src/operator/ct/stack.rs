@@ -15,7 +15,10 @@ use crate::tensor::simd::{Lanes, Task, dispatch};
 /// Slices of a stack: the widest register.
 pub(super) const STACK: usize = WIDEST;
 
-type Stack<T> = [T; STACK];
+/// The values of a pixel in all slices, on cache lines of their own.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Stack<T>([T; STACK]);
 
 /// Whether so many slices are faster side by side than one after the other.
 pub(super) fn pays(slices: usize) -> bool {
@@ -41,14 +44,14 @@ pub(super) fn project<T: Real>(grid: &ImageGrid, classes: &[Class; 2], bins: usi
             .map(|(view, place)| (view, std::mem::take(&mut rows[*place])))
             .collect();
         work.par_chunks_mut(VIEWS_A_TASK).for_each(|group| {
-            let mut sums = vec![[[T::zero(); STACK]; BLOCK]; group.len()];
+            let mut sums = vec![[Stack::default(); BLOCK]; group.len()];
             for first in (0..bins).step_by(BLOCK) {
                 let count = BLOCK.min(bins - first);
                 dispatch(Project { image: &image, group, first, count, sums: &mut sums });
                 for ((view, rows), sums) in group.iter_mut().zip(&sums) {
                     for (slice, row) in rows.iter_mut().enumerate() {
                         for (j, sum) in (first..).zip(&sums[..count]) {
-                            row[if view.reversed { bins - 1 - j } else { j }] = sum[slice];
+                            row[if view.reversed { bins - 1 - j } else { j }] = sum.0[slice];
                         }
                     }
                 }
@@ -76,8 +79,8 @@ pub(super) fn back_project<T: Real>(
             let one = by_row.get(row * width + column);
             let other = by_column.get(column * height + row);
             for (slice, out) in slices.iter_mut().enumerate() {
-                let value = one.map_or(T::zero(), |s| s[slice]);
-                out[column] = other.map_or(value, |s| value + s[slice]);
+                let value = one.map_or(T::zero(), |s| s.0[slice]);
+                out[column] = other.map_or(value, |s| value + s.0[slice]);
             }
         }
     });
@@ -100,13 +103,13 @@ fn lines<T: Real>(
         let line = &mut line[..bins];
         let factor = T::of(view.length);
         for (s, y) in y.chunks(slice).enumerate() {
-            line.iter_mut().zip(&y[place * bins..]).for_each(|(l, y)| l[s] = *y * factor);
+            line.iter_mut().zip(&y[place * bins..]).for_each(|(l, y)| l.0[s] = *y * factor);
         }
         if view.reversed {
             line.reverse();
         }
     });
-    let mut out = vec![[T::zero(); STACK]; count * length];
+    let mut out = vec![Stack::default(); count * length];
     out.par_chunks_mut(length * LINES_A_TASK).enumerate().for_each(|(task, lines)| {
         let line = task * LINES_A_TASK;
         for first in (0..length).step_by(BLOCK) {
@@ -119,10 +122,10 @@ fn lines<T: Real>(
 /// Slices of `length` elements, interleaved; zeros where there are fewer than [`STACK`].
 fn side_by_side<T: Real>(slices: &[T], length: usize) -> Vec<Stack<T>> {
     const PART: usize = 1 << 10;
-    let mut out = vec![[T::zero(); STACK]; length];
+    let mut out = vec![Stack::default(); length];
     out.par_chunks_mut(PART).enumerate().for_each(|(part, out)| {
         for (s, slice) in slices.chunks(length).enumerate() {
-            out.iter_mut().zip(&slice[part * PART..]).for_each(|(o, v)| o[s] = *v);
+            out.iter_mut().zip(&slice[part * PART..]).for_each(|(o, v)| o.0[s] = *v);
         }
     });
     out
@@ -190,17 +193,17 @@ unsafe fn project_register<L: Lanes>(
             for line in lines.clone() {
                 let u = start + line as f64 * view.per_line + image.pad() as f64;
                 let (whole, i, f) = positions::<L>(u + ahead, ramp);
-                let (i, f) = (array::<L>(i), array::<L>(f));
+                let (i, f) = (L::whole(i), array::<L>(f));
                 let row = image.before(line).add(whole);
                 for l in 0..L::COUNT {
-                    let pixel = row.add(whole_of(i[l])).cast::<L::Scalar>().add(register);
+                    let pixel = row.add(i[l] as usize).cast::<L::Scalar>().add(register);
                     let (left, right) = (L::load(pixel), L::load(pixel.add(STACK)));
                     sums[l] = L::add(sums[l], L::mul_add(L::splat(f[l]), L::sub(right, left), left));
                 }
             }
             let length = L::splat(L::Scalar::of(view.length));
             for (out, sum) in out.iter_mut().zip(sums) {
-                L::store(out[register..].as_mut_ptr(), L::mul(sum, length));
+                L::store(out.0[register..].as_mut_ptr(), L::mul(sum, length));
             }
         }
     }
@@ -275,10 +278,10 @@ unsafe fn gather_register<L: Lanes>(
                     [L::max(L::sub(one, e), zero), L::max(L::add(far, e), zero)].map(|w| array::<L>(w));
                 let next = [L::max(L::sub(far, e), zero), L::max(L::sub(L::add(far, e), spacing), zero)];
                 let next = next.map(|w| array::<L>(w));
-                let i = array::<L>(i);
+                let i = L::whole(i);
                 let row = rays.before(index).add(whole);
                 for l in 0..L::COUNT {
-                    let ray = row.add(whole_of(i[l])).cast::<L::Scalar>().add(register);
+                    let ray = row.add(i[l] as usize).cast::<L::Scalar>().add(register);
                     let add = |sum, weight, ray| L::mul_add(L::splat(weight), L::load(ray), sum);
                     sums[l] = add(add(sums[l], near[0][l], ray), near[1][l], ray.add(STACK));
                     if view.slope < 1.0 {
@@ -288,7 +291,7 @@ unsafe fn gather_register<L: Lanes>(
                 }
             }
             for (out, sum) in out.iter_mut().zip(sums) {
-                L::store(out[register..].as_mut_ptr(), sum);
+                L::store(out.0[register..].as_mut_ptr(), sum);
             }
         }
     }
@@ -304,14 +307,4 @@ unsafe fn array<L: Lanes>(register: L::Register) -> [L::Scalar; WIDEST] {
     // SAFETY: no register is wider.
     unsafe { L::store(out.as_mut_ptr(), register) };
     out
-}
-
-/// A whole number as an index.
-///
-/// # Safety
-/// It lies between 0 and the length of a register.
-#[inline(always)]
-unsafe fn whole_of<T: Real>(x: T) -> usize {
-    // SAFETY: the caller's.
-    unsafe { x.as_f64().to_int_unchecked::<i32>() as usize }
 }
