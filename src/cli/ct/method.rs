@@ -12,6 +12,7 @@ use wellposed::observe::{Observer, Solution, Termination};
 use wellposed::reconstruct::{Fbp, OsSart, Sirt, Slices, TotalVariation, Window};
 
 use super::rays::Rays;
+use super::scan::weights;
 use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
 
@@ -185,14 +186,16 @@ impl Method {
                     None => TotalVariation::for_data(&a, y)?,
                 };
                 let [slice, _, column] = scan.target.spacing();
-                let slices = match settings.coupled && scan.target.shape()[0] > 1 {
+                // The slices of a cone are not measured apart.
+                let together = settings.coupled || matches!(rays, Rays::Cone(_));
+                let slices = match together && scan.target.shape()[0] > 1 {
                     true => Slices::Coupled(column / slice),
                     false => Slices::Independent,
                 };
                 let strength = settings.strength * default.strength;
                 let method = TotalVariation { strength, max_iterations, slices, ..default };
                 let a: Arc<dyn LinearOperator> = a;
-                method.solve(&a, y, scan.weights.as_ref(), None, observer)?
+                method.solve(&a, y, weights(scan)?.as_ref(), None, observer)?
             }
             _ => return Err(Error::Unsupported(format!("{} needs a prior", self.name())).into()),
         })

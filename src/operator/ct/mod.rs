@@ -27,7 +27,7 @@ pub(crate) use distance_weighted::{back_project_cone, back_project_fan};
 pub use fan::FanBeam;
 pub use fan_transform::FanTransform;
 pub use geometry::{ImageGrid, ParallelBeam, VolumeGrid};
-pub use photons::{Measurement, Photons};
+pub use photons::{Measurement, Photons, statistical_weights};
 pub use projector::{Projector, ordered_subsets, select_views};
 pub use transform::RayTransform;
 pub use vectors::{Pose, VectorBeam};

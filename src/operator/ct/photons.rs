@@ -66,6 +66,42 @@ impl Photons {
     }
 }
 
+/// Weights of least squares 1/(1/N + m²) for photon counts N: the inverse variances of line integrals whose discrete
+/// model errs by m besides, see [`ImageGrid::model_error`](crate::operator::ct::ImageGrid::model_error). With m = 0
+/// they are the counts.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use wellposed::operator::ct::statistical_weights;
+/// let weights = statistical_weights(&Tensor::new(&[100f64, 1e9], &Device::Cpu)?, 0.01)?;
+/// assert!((weights.get(0)?.to_scalar::<f64>()? - 99.0).abs() < 0.1); // the photons' own
+/// assert!((weights.get(1)?.to_scalar::<f64>()? - 1e4).abs() < 1.0); // the model's
+/// # Ok::<(), wellposed::error::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Parameter`] where m is negative or not finite.
+pub fn statistical_weights(counts: &Tensor, model_error: f64) -> Result<Tensor> {
+    if !(model_error >= 0.0 && model_error.is_finite()) {
+        return Err(Error::parameter("model error", model_error, "must be at least 0"));
+    }
+    let mut weights = Buffer::copy_of(counts)?;
+    launch(Weigh(model_error * model_error), &[], &mut [&mut weights])?;
+    Ok(weights.freeze())
+}
+
+/// n ← n/(1 + n·variance).
+struct Weigh(f64);
+
+impl Kernel for Weigh {
+    type Output = ();
+    fn run<T: Real>(self, _: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
+        let variance = T::of(self.0);
+        outputs[0].par_iter_mut().with_min_len(TASK).for_each(|n| *n /= T::one() + *n * variance);
+        Ok(())
+    }
+}
+
 struct Detect {
     photons: Photons,
     seed: u64,
