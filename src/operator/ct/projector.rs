@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
 use crate::operator::ct::vectors::check_views;
-use crate::operator::ct::{ConeTransform, FanTransform, ParallelBeam, RayTransform};
+use crate::operator::ct::{ConeTransform, FanTransform, FootprintTransform, ParallelBeam, RayTransform};
 
 /// A ray transform, of any geometry: its range is [views, bins] or [rows, views, bins], and it can be cut into subsets
 /// of views, as methods with ordered subsets want.
@@ -64,6 +64,16 @@ impl Projector for ConeTransform {
     fn select(&self, views: &[usize]) -> Result<Box<dyn Projector>> {
         let part = self.beam().select(views)?;
         Ok(Box::new(Self::new(self.grid(), &part, self.domain().dtype(), self.domain().device())?))
+    }
+}
+
+impl Projector for FootprintTransform {
+    fn views(&self) -> usize {
+        self.beam().views()
+    }
+
+    fn select(&self, views: &[usize]) -> Result<Box<dyn Projector>> {
+        self.part(views).map(|part| Box::new(part) as Box<dyn Projector>)
     }
 }
 
