@@ -9,7 +9,8 @@ use wellposed::io::atomic;
 use super::failure::{Failure, Outcome};
 
 /// Endings that are cut off a result's name to make the names of the files beside it.
-const ENDINGS: &[&str] = &[".nii.gz", ".nii", ".h5", ".hdf5", ".png", ".npy", ".cfl", ".tif", ".tiff"];
+const ENDINGS: &[&str] =
+    &[".nii.gz", ".nii", ".h5", ".hdf5", ".mrd", ".png", ".npy", ".cfl", ".tif", ".tiff"];
 
 /// The file beside `path` whose name ends in `suffix` instead: out.nii.gz → out.config.json.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
@@ -24,7 +25,9 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub fn part_of(path: &Path, part: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let stem = beside(path, "").file_name().unwrap_or_default().to_string_lossy().into_owned();
-    beside(path, &format!(".{part}{}", &name[stem.len().min(name.len())..]))
+    // A folder is told from a file by the slash at its end.
+    let slash = if path.to_string_lossy().ends_with(std::path::is_separator) { "/" } else { "" };
+    beside(path, &format!(".{part}{}{slash}", &name[stem.len().min(name.len())..]))
 }
 
 /// Usage errors for outputs that can't be written: a volume or scan, and a picture.
@@ -83,5 +86,7 @@ mod tests {
         assert_eq!(name("odd.name"), "odd.name.config.json");
         assert_eq!(part_of(Path::new("a/out.nii.gz"), "std"), Path::new("a/out.std.nii.gz"));
         assert_eq!(part_of(Path::new("odd.npy"), "std"), Path::new("odd.std.npy"));
+        assert_eq!(part_of(Path::new("a/series/"), "std").to_str(), Some("a/series.std/"));
+        assert_eq!(name("a/series/"), "a/series.config.json");
     }
 }

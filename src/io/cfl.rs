@@ -54,6 +54,12 @@ fn pair(path: &Path) -> (PathBuf, PathBuf) {
     (ending("hdr"), ending("cfl"))
 }
 
+/// The array of the trajectory that belongs to the k-space of this name: scan.cfl → scan_traj.cfl.
+pub(crate) fn trajectory_of(path: &Path) -> PathBuf {
+    let (_, data) = pair(path);
+    PathBuf::from(format!("{}_traj.cfl", data.with_extension("").display()))
+}
+
 fn dimensions(text: &str) -> std::result::Result<Vec<usize>, String> {
     let mut lines = text.lines().skip_while(|line| line.trim() != "# Dimensions");
     let line = lines.nth(1).ok_or("expected a line `# Dimensions` and one with the axis lengths")?;

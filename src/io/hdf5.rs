@@ -258,6 +258,9 @@ impl Heap {
     /// The f32 numbers that a reference (length, collection, index: 4 + 8 + 4 bytes) points to.
     pub(crate) fn floats(&self, reference: &[u8]) -> std::result::Result<Vec<f32>, String> {
         let length = number(reference, 0, 4).unwrap_or(0) as usize;
+        if length == 0 {
+            return Ok(Vec::new());
+        }
         let place = number(reference, 4, 8).zip(number(reference, 12, 4));
         let object = place.and_then(|(collection, index)| self.object(collection as usize, index));
         let bytes = object.and_then(|o| o.get(..length.checked_mul(4)?));

@@ -139,6 +139,7 @@ impl Lines<'_> {
             reversed: flags & REFLECTED != 0,
             coils,
             samples: values,
+            path: Vec::new(),
             frame: None,
         })))
     }
@@ -195,6 +196,7 @@ impl Protocol<'_> {
             millimetres("dPhaseFOV", lines as f64),
             millimetres("dReadoutFOV", width as f64),
         ];
-        Encoding { samples, width, lines, centre_line, field, picture: None, noise: NoiseScan::default() }
+        let (encoded, noise) = ([lines, samples], NoiseScan::default());
+        Encoding { samples, width, lines, centre_line, field, encoded, picture: None, noise, deviation: None }
     }
 }

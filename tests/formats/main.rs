@@ -3,6 +3,7 @@
 mod arrays;
 mod corrupt;
 mod dicom;
+mod kspace;
 mod nifti;
 mod raw;
 mod real;

@@ -1,10 +1,10 @@
 //! Scans from files of any kind that holds k-space.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use wellposed::error::{Error, Result};
-use wellposed::io::{Grid, MriScan, Provenance, Scan, Unit, Volume, read_array};
+use wellposed::io::{Array, Grid, MriScan, Provenance, Scan, Unit, Volume, read_array};
 use wellposed::metric;
 use wellposed::reconstruct::mri::sampled_points;
 use wellposed::tensor::Field;
@@ -27,6 +27,9 @@ fn raw(path: &Path, dataset: Option<&str>) -> Result<MriScan> {
     if array.field != Field::Complex {
         return Err(Error::format(path, "expected complex k-space, found real numbers"));
     }
+    if let Some(beside) = trajectory_beside(path) {
+        return along(path, &array, &beside);
+    }
     let lengths: Vec<usize> = array.shape().iter().copied().filter(|n| *n != 1).collect();
     let shape = match lengths[..] {
         [ky, kx] => [1, 1, ky, kx, 2],
@@ -40,22 +43,80 @@ fn raw(path: &Path, dataset: Option<&str>) -> Result<MriScan> {
     };
     let kspace = array.data.reshape(&shape)?;
     let mask = sampled_points(&kspace).map_err(|e| Error::format(path, e))?;
+    scan(path, &kspace, mask, None, [shape[2], shape[3]])
+}
+
+/// The array that BART's tools want beside k-space that is not on a grid, where it is there: scan.cfl → scan_traj.
+fn trajectory_beside(path: &Path) -> Option<PathBuf> {
+    let stem = match path.extension().and_then(|e| e.to_str()) {
+        Some("cfl" | "hdr") => path.with_extension(""),
+        Some(_) => return None,
+        None => path.to_path_buf(),
+    };
+    let beside = PathBuf::from(format!("{}_traj", stem.display()));
+    PathBuf::from(format!("{}.cfl", beside.display())).exists().then_some(beside)
+}
+
+/// BART's k-space along a trajectory: samples, readouts, coils, …, slices at (kx, ky, kz) in cycles per field of view. The
+/// image is as large as the trajectory resolves.
+fn along(path: &Path, array: &Array, beside: &Path) -> Result<MriScan> {
+    let bad = |reason: String| Error::format(path, reason);
+    let points = read_array(beside, None)?;
+    let (&[readouts, samples, 3], &[.., lines, length, 1]) = (points.shape(), array.shape()) else {
+        let found = format!("{:?} and {:?}", array.shape(), points.shape());
+        return Err(bad(format!(
+            "expected axes [.., readout, sample, 1] and [readout, sample, 3], found {found}"
+        )));
+    };
+    if [lines, length] != [readouts, samples] {
+        return Err(bad(format!(
+            "{lines} × {length} samples, but {readouts} × {samples} points of the trajectory"
+        )));
+    }
+    // Real parts of (kx, ky, kz).
+    let values: Vec<f32> = points.to_f32()?.flatten_all()?.to_vec1()?;
+    let points: Vec<[f32; 3]> = values.chunks_exact(6).map(|p| [p[0], p[2], p[4]]).collect();
+    if points.iter().any(|p| p[2] != 0.0) {
+        return Err(bad("a trajectory in three dimensions is not supported".into()));
+    }
+    let side =
+        |axis: usize| points.iter().map(|p| 2 * p[axis].abs().round().min(1e4) as usize).fold(2, usize::max);
+    let image = [side(1), side(0)];
+    let trajectory: Vec<f32> = points.iter().flat_map(|p| [p[1], p[0]]).collect();
+    let trajectory = Tensor::from_vec(trajectory, (readouts, samples, 2), &Device::Cpu)?;
+    let batch = &array.shape()[..array.shape().len() - 3];
+    let coils = batch.last().copied().unwrap_or(1);
+    let slices = array.data.elem_count() / (2 * coils * readouts * samples).max(1);
+    let kspace = array.data.reshape((slices, coils, readouts, samples, 2))?;
+    let mask = Tensor::ones((readouts, samples), DType::F32, &Device::Cpu)?;
+    scan(path, &kspace, mask, Some(trajectory), image)
+}
+
+/// The scan of k-space [slice, coil, line, sample, 2] in arbitrary units, with the image's [height, width].
+fn scan(
+    path: &Path,
+    kspace: &Tensor,
+    mask: Tensor,
+    trajectory: Option<Tensor>,
+    image: [usize; 2],
+) -> Result<MriScan> {
     // Receivers have arbitrary units, beyond single precision's comfort at times.
     let scale = metric::maximum(&kspace.abs()?)?;
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(Error::format(path, "the k-space is zero or not finite"));
     }
+    let slices = kspace.dims()[0];
     let kspace = (kspace.to_dtype(DType::F64)? / scale)?.to_dtype(DType::F32)?;
     Ok(MriScan {
         kspace,
         mask,
-        trajectory: None,
+        trajectory,
         coil_maps: None,
         noise: None,
         noise_covariance: None,
         scale,
         crop: None,
-        target: Grid::centred([shape[0], shape[2], shape[3]], [1.0; 3])?,
+        target: Grid::centred([slices, image[0], image[1]], [1.0; 3])?,
         provenance: Provenance::new(None).with("source", path.display().to_string()),
     })
 }

@@ -26,8 +26,14 @@ use crate::cli::report::Report;
 pub struct Arguments {
     /// Volume to scan; with --kspace, measured k-space to undersample.
     volume: PathBuf,
-    /// Scan file to write, HDF5.
-    #[arg(short, long, value_name = "H5")]
+    /// Scan file to write: .h5, .mrd (ISMRMRD) or .cfl (BART).
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        long_help = "Scan file to write. .h5 is this program's own and holds everything; .mrd is ISMRMRD, for masks of whole \
+                     lines and for trajectories; .cfl is BART's array of k-space, its trajectory in ..._traj.cfl."
+    )]
     output: PathBuf,
     /// Take VOLUME as fully sampled measured k-space, and leave samples out.
     #[arg(

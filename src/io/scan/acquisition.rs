@@ -21,6 +21,8 @@ pub(crate) struct Readout {
     pub(crate) coils: usize,
     /// [coil, sample, 2]
     pub(crate) samples: Vec<f32>,
+    /// Where the samples lie that are not on a grid, (ky, kx) in the file's units: [sample, 2].
+    pub(crate) path: Vec<f32>,
     /// Centre of the slice and directions of readout, phase and slice in LPS mm, where known.
     pub(crate) frame: Option<[Vector3<f64>; 4]>,
 }
@@ -69,10 +71,14 @@ pub(crate) struct Encoding {
     pub(crate) centre_line: usize,
     /// Field of view without oversampling [z (one slice), y, x] in mm.
     pub(crate) field: [f64; 3],
+    /// Rows and columns with oversampling.
+    pub(crate) encoded: [usize; 2],
     /// Central [height, width] that is the picture.
     pub(crate) picture: Option<[usize; 2]>,
     /// The noise scan, if any.
     pub(crate) noise: NoiseScan,
+    /// The noise's standard deviation as the file states it, for want of a noise scan.
+    pub(crate) deviation: Option<f64>,
 }
 
 /// Sorts readouts into k-space, averages what was measured several times, and removes readout oversampling.
@@ -135,22 +141,41 @@ pub(crate) fn assemble(
     let kspace = f32::tensor(kspace, &[slices, coils, lines, samples, 2])?;
     let kspace = remove_oversampling(kspace, encoding.width)?;
     let mask = mask(&counts, slices, lines, samples, encoding.width)?;
-    let shape = [slices, lines, encoding.width];
+    finish(path, readouts, encoding, Sampled { kspace, mask, trajectory: None }, provenance)
+}
+
+/// K-space in the file's units, and where it was sampled.
+pub(super) struct Sampled {
+    pub(super) kspace: Tensor,
+    pub(super) mask: Tensor,
+    pub(super) trajectory: Option<Tensor>,
+}
+
+/// The scan of sampled k-space: normalised, with its place and its noise.
+pub(super) fn finish(
+    path: &Path,
+    readouts: &[Readout],
+    encoding: &Encoding,
+    sampled: Sampled,
+    provenance: Provenance,
+) -> Result<MriScan> {
+    let [slices, coils] = [0, 1].map(|axis| sampled.kspace.dims()[axis]);
+    let shape = [slices, encoding.lines, encoding.width];
     let crop =
         encoding.picture.filter(|p| p[0] <= shape[1] && p[1] <= shape[2] && *p != [shape[1], shape[2]]);
-    let (kspace, scale) = normalised(path, &kspace)?;
+    let (kspace, scale) = normalised(path, &sampled.kspace)?;
     // The orthonormal transform keeps the noise's deviation; only what it is divided by changes it.
     let covariance = match encoding.noise.covariance(coils)? {
         Some(covariance) => Some((covariance / (scale * scale))?),
         None => None,
     };
-    let noise = covariance.as_ref().map(deviation).transpose()?;
+    let measured = covariance.as_ref().map(deviation).transpose()?;
     let scan = MriScan {
         kspace,
-        mask,
-        trajectory: None,
+        mask: sampled.mask,
+        trajectory: sampled.trajectory,
         coil_maps: None,
-        noise,
+        noise: measured.or(encoding.deviation.map(|deviation| deviation / scale)),
         noise_covariance: covariance,
         scale,
         crop,

@@ -7,6 +7,7 @@
 pub(crate) mod acquisition;
 mod ct;
 mod mri;
+pub(crate) mod paths;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -57,8 +58,8 @@ pub enum Scan {
 }
 
 impl Scan {
-    /// Reads a scan and tells which kind it is: a file of this program, or Cartesian k-space as ISMRMRD, fastMRI
-    /// or Siemens (twix, VB to VE) write it.
+    /// Reads a scan and tells which kind it is: a file of this program, k-space as ISMRMRD holds it, or Cartesian
+    /// k-space as fastMRI or Siemens (twix, VB to VE) write it.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`], [`Error::Shape`], [`Error::NotFinite`], [`Error::Parameter`], each

@@ -8,8 +8,11 @@ use hdf5_pure::AttrValue;
 use crate::error::{Error, Result};
 use crate::io::hdf5::{self, Reader};
 use crate::io::scan::{Provenance, begin, finite, positive, read_provenance, read_target};
-use crate::io::{Grid, Unit};
+use crate::io::{Grid, Unit, cfl, ismrmrd};
 use crate::tensor::{Field, Real, vector};
+
+/// BART's axis of slices.
+const SLICES: usize = 13;
 
 /// An MRI scan: centred Cartesian k-space, or readouts along a trajectory, with all that is needed to reconstruct it.
 ///
@@ -57,9 +60,45 @@ impl MriScan {
         }
     }
 
-    /// Writes the scan, after [`MriScan::validate`], in one piece.
+    /// Writes the scan, after [`MriScan::validate`], in one piece, in the format that the end of the name asks for.
+    ///
+    /// `.mrd` is ISMRMRD, which holds whole readouts, but no coil maps; `.cfl` are BART's arrays of k-space
+    /// (with a trajectory `…_traj.cfl` too), which hold no more than the numbers. Both are in the scanner's units. Any other
+    /// name is a scan file of this program, with all there is.
+    ///
+    /// # Errors
+    /// What [`MriScan::validate`] finds; [`Error::Unsupported`] for what ISMRMRD can't hold; [`Error::Io`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         self.validate("")?;
+        let path = path.as_ref();
+        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("mrd") => ismrmrd::write(self, path),
+            Some("cfl") => self.write_cfl(path),
+            _ => self.write_own(path),
+        }
+    }
+
+    /// As BART's axes are ordered: samples, lines, 1, coils, …, slices; along a trajectory 1, samples, readouts, coils.
+    fn write_cfl(&self, path: &Path) -> Result<()> {
+        let &[slices, coils, lines, samples, _] = self.kspace.dims() else { unreachable!("checked before") };
+        let mut axes = vec![1; 16];
+        axes[15 - SLICES] = slices;
+        axes[12] = coils;
+        let last = if self.trajectory.is_some() { [lines, samples, 1] } else { [1, lines, samples] };
+        axes[13..].copy_from_slice(&last);
+        axes.push(2);
+        let kspace = (&self.kspace * self.scale)?.reshape(axes)?;
+        if let Some(trajectory) = &self.trajectory {
+            // (kx, ky, kz) in cycles per field of view.
+            let [ky, kx] = [trajectory.narrow(2, 0, 1)?, trajectory.narrow(2, 1, 1)?];
+            let points = Tensor::cat(&[&kx, &ky, &ky.zeros_like()?], 2)?;
+            cfl::write(&points, Field::Real, &cfl::trajectory_of(path))?;
+        }
+        cfl::write(&kspace, Field::Complex, path)
+    }
+
+    fn write_own(&self, path: &Path) -> Result<()> {
         let mut file = begin("mri", &self.target, Unit::Arbitrary, &self.provenance);
         file.set_attr("scale", AttrValue::F64(self.scale));
         if let Some(noise) = self.noise {
@@ -81,7 +120,7 @@ impl MriScan {
         if let Some(covariance) = &self.noise_covariance {
             hdf5::put(&mut file, "noise_covariance", covariance, Field::Complex, "coil, coil")?;
         }
-        hdf5::save(file, path.as_ref())
+        hdf5::save(file, path)
     }
 
     /// Checks shapes, ranges and that all numbers are finite; `name` goes before the name of what is wrong.

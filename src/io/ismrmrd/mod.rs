@@ -1,14 +1,21 @@
 //! ISMRMRD, the community's format of raw k-space: HDF5 with an XML header and one record per readout
 //! (Inati et al., Magn. Reson. Med. 77:411, 2017; the fields are those of `ismrmrd.h`).
 
+mod layout;
+mod write;
+
+use candle_core::Tensor;
 use hdf5_pure::Datatype;
 use nalgebra::Vector3;
 
 use crate::error::Result;
-use crate::io::hdf5::Reader;
+use crate::io::hdf5::{Heap, Reader};
 use crate::io::scalar::{Endian, Scalar};
 use crate::io::scan::acquisition::{Encoding, NoiseScan, Readout, assemble};
-use crate::io::{MriScan, Provenance};
+use crate::io::scan::paths::assemble_paths;
+use crate::io::{Grid, MriScan, Provenance};
+
+pub(crate) use write::write;
 
 const NOISE: u64 = 1 << 18;
 const CALIBRATION: u64 = 1 << 19;
@@ -17,13 +24,20 @@ const REVERSED: u64 = 1 << 21;
 /// Navigators, phase correction, feedback, dummies and other readouts that are no image.
 const OTHER: u64 = (1 << 22) | (1 << 23) | (0x3f << 25);
 
+/// The user parameter that holds the standard deviation of the noise, where there is no noise scan.
+const DEVIATION: &str = "NoiseStandardDeviation";
+
+/// The user parameter that is 1 where the readout ran along y before it was called x, as the format wants it.
+const ALONG_Y: &str = "ReadoutAlongY";
+
 /// Whether an HDF5 file is one of ISMRMRD.
 pub(crate) fn is_ismrmrd(reader: &Reader) -> bool {
     reader.has("dataset/xml") && reader.has("dataset/data")
 }
 
-/// Reads Cartesian k-space: readouts sorted by their counters, averages averaged, noise scans turned into the
-/// covariance of the noise, oversampling removed. Of several contrasts, phases, repetitions or sets the first is read.
+/// Reads k-space: readouts sorted by their counters, noise scans turned into the covariance of the noise. Of Cartesian
+/// readouts averages are averaged and oversampling is removed; others keep their trajectories. Of several contrasts,
+/// phases, repetitions or sets the first is read.
 pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
     let xml = reader.text("dataset/xml")?;
     let raw = reader.raw("dataset/data")?;
@@ -31,6 +45,8 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
         reader.error(format!("dataset/data: expected ISMRMRD acquisitions, found {}", raw.datatype))
     })?;
     let heap = reader.heap()?;
+    let cartesian = is_cartesian(&xml);
+    let mut encoding = header(reader, &xml, cartesian)?;
     let mut readouts = Vec::new();
     let mut noise = NoiseScan::default();
     for bytes in raw.bytes.chunks_exact(record.size) {
@@ -61,9 +77,11 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
         if counter("kspace_encode_step_2") > 0 {
             return Err(reader.error("3-D k-space (kspace_encode_step_2 > 0) is not supported"));
         }
-        if record.number(bytes, "trajectory_dimensions") > 0.0 && !xml.contains("cartesian") {
-            return Err(reader.error("a trajectory that is not Cartesian is not supported"));
-        }
+        let path = if cartesian {
+            Vec::new()
+        } else {
+            record.path(bytes, count, &heap).map_err(|e| reader.error(e))?
+        };
         readouts.push(Readout {
             line: counter("kspace_encode_step_1"),
             slice: counter("slice"),
@@ -71,17 +89,41 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
             reversed: flags & REVERSED != 0,
             coils,
             samples,
+            path,
             frame: record.frame(bytes),
         });
     }
-    let mut encoding = header(reader, &xml)?;
     encoding.noise = noise;
     let provenance = Provenance::new(None).with("source", reader.path().display().to_string());
-    assemble(reader.path(), &readouts, &encoding, provenance)
+    if readouts.iter().any(|r| !r.path.is_empty()) {
+        return assemble_paths(reader.path(), readouts, &encoding, provenance);
+    }
+    let scan = assemble(reader.path(), &readouts, &encoding, provenance)?;
+    if user_parameter(&xml, ALONG_Y) == Some(1.0) { transposed(&scan) } else { Ok(scan) }
 }
 
-/// The encoding of the XML header.
-fn header(reader: &Reader, xml: &str) -> Result<Encoding> {
+/// The same Cartesian scan with x and y exchanged, in the same place.
+fn transposed(scan: &MriScan) -> Result<MriScan> {
+    let exchanged = |x: &Tensor, rows: usize| x.transpose(rows, rows + 1)?.contiguous();
+    let [slices, height, width] = scan.target.shape();
+    let mut affine = *scan.target.affine();
+    affine.swap_columns(0, 1);
+    Ok(MriScan {
+        kspace: exchanged(&scan.kspace, 2)?,
+        mask: exchanged(&scan.mask, scan.mask.rank() - 2)?,
+        crop: scan.crop.map(|[rows, columns]| [columns, rows]),
+        target: Grid::new([slices, width, height], affine)?,
+        ..scan.clone()
+    })
+}
+
+/// Whether readouts are lines of a grid, whatever trajectory is recorded with them.
+fn is_cartesian(xml: &str) -> bool {
+    tag(xml, "encoding").and_then(|e| tag(e, "trajectory")).is_none_or(|t| t.trim() == "cartesian")
+}
+
+/// The encoding of the XML header. Without lines of a grid there is oversampling along y as along x.
+fn header(reader: &Reader, xml: &str, cartesian: bool) -> Result<Encoding> {
     let missing = |what: &str| reader.error(format!("the XML header has no {what}"));
     let size = |space: &str, what: &str| -> Result<[f64; 3]> {
         let block =
@@ -96,18 +138,35 @@ fn header(reader: &Reader, xml: &str) -> Result<Encoding> {
     let recon = size("reconSpace", "matrixSize")?.map(|n| n as usize);
     let (wide, field) = (size("encodedSpace", "fieldOfView_mm")?, size("reconSpace", "fieldOfView_mm")?);
     // Oversampling is the part of the encoded field of view that the picture doesn't show.
-    let width = ((encoded[0] as f64 * field[0] / wide[0]).round() as usize).clamp(1, encoded[0].max(1));
+    let kept = |axis: usize| {
+        let kept = (encoded[axis] as f64 * field[axis] / wide[axis]).round() as usize;
+        kept.clamp(1, encoded[axis].max(1))
+    };
+    let (width, lines) = (kept(0), if cartesian { encoded[1] } else { kept(1) });
     let limits = tag(xml, "encodingLimits").and_then(|l| tag(l, "kspace_encoding_step_1"));
     let centre = limits.and_then(|l| tag(l, "center")).and_then(|c| c.trim().parse().ok());
     Ok(Encoding {
         samples: encoded[0],
         width,
-        lines: encoded[1],
+        lines,
         centre_line: centre.unwrap_or(encoded[1] / 2),
-        field: [wide[2], wide[1], wide[0] * width as f64 / encoded[0] as f64],
+        field: [
+            wide[2],
+            wide[1] * lines as f64 / encoded[1].max(1) as f64,
+            wide[0] * width as f64 / encoded[0].max(1) as f64,
+        ],
+        encoded: [encoded[1].max(1), encoded[0].max(1)],
         picture: Some([recon[1], recon[0]]),
         noise: NoiseScan::default(),
+        deviation: user_parameter(xml, DEVIATION).filter(|v| v.is_finite() && *v > 0.0),
     })
+}
+
+/// The value of a user parameter that is a number.
+fn user_parameter(xml: &str, name: &str) -> Option<f64> {
+    let mut parameters = xml.split("<userParameterDouble>").skip(1);
+    let named = parameters.find(|p| tag(p, "name").is_some_and(|n| n.trim() == name))?;
+    tag(named, "value")?.trim().parse().ok()
 }
 
 /// The contents of the first element of this name.
@@ -127,6 +186,7 @@ pub(crate) fn tag<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 struct Record {
     size: usize,
     data: usize,
+    path: Option<usize>,
     /// Name (`idx.` in front for the counters), place, type.
     fields: Vec<(String, usize, Scalar)>,
 }
@@ -140,8 +200,26 @@ impl Record {
         let head = member("head")?;
         let mut fields = Vec::new();
         collect(&head.datatype, "", usize::try_from(head.byte_offset).ok()?, size, &mut fields)?;
+        let path = member("traj").filter(|m| matches!(m.datatype, Datatype::VariableLength { .. }));
+        let path = path.and_then(|m| usize::try_from(m.byte_offset).ok());
         let data = usize::try_from(data.byte_offset).ok()?;
-        (data.checked_add(16)? <= size && size > 0).then_some(Self { size, data, fields })
+        let fits = |at: usize| at.checked_add(16).is_some_and(|end| end <= size);
+        (fits(data) && path.is_none_or(fits) && size > 0).then_some(Self { size, data, path, fields })
+    }
+
+    /// The points (ky, kx) of a readout of `count` samples, in the file's units; nothing where there is no trajectory.
+    fn path(&self, record: &[u8], count: usize, heap: &Heap) -> std::result::Result<Vec<f32>, String> {
+        let dimensions = self.number(record, "trajectory_dimensions") as usize;
+        let Some(at) = self.path.filter(|_| dimensions > 0) else { return Ok(Vec::new()) };
+        let numbers = heap.floats(&record[at..at + 16])?;
+        // A third number may be kz, or the density.
+        if dimensions < 2 || dimensions.checked_mul(count) != Some(numbers.len()) {
+            let found = numbers.len();
+            return Err(format!(
+                "a trajectory of {count} samples in {dimensions} dimensions has {found} numbers"
+            ));
+        }
+        Ok(numbers.chunks_exact(dimensions).flat_map(|k| [k[1], k[0]]).collect())
     }
 
     fn number(&self, record: &[u8], name: &str) -> f64 {
