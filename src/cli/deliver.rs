@@ -18,8 +18,14 @@ use super::{console, output, view};
 /// Options of every reconstruction.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// Volume to write: .nii.gz, .nii or .h5; its configuration goes to ….config.json beside it.
-    #[arg(short, long, value_name = "VOLUME")]
+    /// Volume to write: .nii.gz, .nii, .h5, .tif, or FOLDER/ for a DICOM series.
+    #[arg(
+        short,
+        long,
+        value_name = "VOLUME",
+        long_help = "Volume to write, in the format that its ending says: .nii.gz, .nii, .h5, .npy, .cfl, .tif, .png, or / for a \
+                     folder that becomes a DICOM series. The configuration goes to ....config.json beside it."
+    )]
     pub output: PathBuf,
     /// Volume to compare the result with, of the same shape.
     #[arg(long, value_name = "VOLUME")]

@@ -150,19 +150,24 @@ fn only_array(reader: &Reader) -> Result<String> {
 
 /// Formats that [`Volume::write`] offers, by the end of the name.
 const WRITABLE: &str = ".nii, .nii.gz, .h5, .npy, .cfl, .tif, .tiff, .png";
+/// The end of the name of a folder, which becomes a DICOM series.
+const FOLDER: &str = "/";
 
 impl Volume {
     /// Writes the volume in the format that the end of the name asks for, in one piece.
     ///
-    /// NIfTI (`.nii`, `.nii.gz`) and HDF5 (`.h5`) keep place and unit exactly; `.npy`, `.cfl` and `.tif` hold
-    /// the numbers alone, `.png` one slice rounded to whole numbers.
+    /// NIfTI (`.nii`, `.nii.gz`) and HDF5 (`.h5`) keep place and unit exactly; a folder (`name/`) becomes a DICOM series,
+    /// as by [`write_dicom`](crate::io::write_dicom); `.npy`, `.cfl` and `.tif` hold the numbers alone, `.png` one slice
+    /// rounded to whole numbers.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for an unknown ending, or numbers that the format can't hold; [`Error::Io`].
+    /// [`Error::Parameter`] for an unknown ending, numbers that the format can't hold, or a folder with something in it;
+    /// [`Error::Io`].
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let (data, field) = (self.data(), self.field());
         match ending(path)? {
+            FOLDER => dicom::write_dicom(self, path, &dicom::DicomOptions::default()),
             ".nii" | ".nii.gz" => nifti::write(self, path),
             ".h5" => scan::write_volume(self, path),
             ".npy" => npy::write(data, field, path),
@@ -178,9 +183,12 @@ impl Volume {
 fn ending(path: &Path) -> Result<&'static str> {
     let name = path.to_string_lossy().to_lowercase();
     let unknown = || {
-        let reason = format!("expected a name that ends in one of {WRITABLE}");
+        let reason = format!("expected a name that ends in one of {WRITABLE}, or in / for a DICOM series");
         Error::parameter("output", path.display(), reason)
     };
+    if name.ends_with(std::path::is_separator) || path.is_dir() {
+        return Ok(FOLDER);
+    }
     WRITABLE.split(", ").find(|end| name.ends_with(end)).ok_or_else(unknown)
 }
 
@@ -190,8 +198,7 @@ fn ending(path: &Path) -> Result<&'static str> {
 /// [`Error::Parameter`] for an unknown ending; [`Error::Io`] where the folder is missing or not writable.
 pub fn check_output(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    ending(path)?;
-    atomic::check_writable(path)
+    if ending(path)? == FOLDER { atomic::check_folder(path) } else { atomic::check_writable(path) }
 }
 
 /// An error about the contents of a file, with the file's name in it.

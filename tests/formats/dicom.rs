@@ -142,6 +142,23 @@ fn magnitudes_are_written_with_sixteen_bits() {
     );
 }
 
+#[test]
+fn a_name_with_a_slash_at_its_end_is_a_series() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let data = (tensor(&[2, 4, 5]) * 1e-5).unwrap();
+    let volume = Volume::centred(data, [2.0, 1.0, 1.0], Unit::PerMillimetre).unwrap();
+    wellposed::io::check_output(path("series/")).unwrap();
+    volume.write(path("series/")).unwrap();
+    let back = read_volume(path("series")).unwrap();
+    assert_eq!(back.unit(), Unit::PerMillimetre);
+    assert_eq!(back.grid().spacing(), [2.0, 1.0, 1.0]);
+    let pairs = values(back.data()).into_iter().zip(values(volume.data()));
+    assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-2 * 1.6 / 65520.0));
+    let again = wellposed::io::check_output(path("series/")).unwrap_err().to_string();
+    assert!(again.contains("exists already"), "{again}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]

@@ -64,6 +64,8 @@ struct Header {
     number: String,
     description: String,
     modality: String,
+    /// What the rescaled values are.
+    unit: String,
     rows: usize,
     columns: usize,
     /// Direction cosines of the rows and of the columns (LPS).
@@ -117,6 +119,7 @@ impl Header {
             number: text(&object, tags::SERIES_NUMBER),
             description: text(&object, tags::SERIES_DESCRIPTION),
             modality: text(&object, tags::MODALITY),
+            unit: text(&object, tags::RESCALE_TYPE),
             rows: side(tags::ROWS, "Rows")?,
             columns: side(tags::COLUMNS, "Columns")?,
             orientation: std::array::from_fn(|i| orientation[i]),

@@ -136,7 +136,11 @@ impl Series {
             .map(|h| pixels::read(&h.file, rows, columns))
             .collect::<Result<Vec<_>>>()?;
         let data = f32::tensor(slices.concat(), &[self.slices.len(), rows, columns])?;
-        let unit = if first.modality == "CT" { Unit::Hounsfield } else { Unit::Arbitrary };
+        let unit = match (&*first.modality, Unit::from_symbol(&first.unit)) {
+            ("CT", Some(Unit::PerMillimetre)) => Unit::PerMillimetre,
+            ("CT", _) => Unit::Hounsfield,
+            _ => Unit::Arbitrary,
+        };
         Volume::new(data, self.affine(), unit).map_err(|e| crate::io::in_file(path, e))
     }
 

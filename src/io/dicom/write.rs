@@ -23,9 +23,9 @@ pub struct DicomOptions {
     pub description: String,
 }
 
-/// Writes a volume as a new DICOM series: a folder with one file a slice, in one piece. Hounsfield units become
-/// CT images (whole HU where they fit 16 bits), everything else MR images, scaled to 16 bits with the rescale
-/// slope and intercept set.
+/// Writes a volume as a new DICOM series: a folder with one file a slice, in one piece. Hounsfield units (whole HU where
+/// they fit 16 bits) and attenuation become CT images, everything else MR images; what is no whole HU is scaled to 16
+/// bits with the rescale slope and intercept set.
 ///
 /// # Errors
 /// [`Error::Parameter`] where the folder exists and is not empty, or where the rows and columns of the slices
@@ -117,7 +117,7 @@ struct Series<'a> {
 
 impl Series<'_> {
     fn write(&self, k: usize, pixels: &[f32], shape: [usize; 2], unit: Unit, file: &Path) -> Result<()> {
-        let ct = unit == Unit::Hounsfield;
+        let ct = unit != Unit::Arbitrary;
         let class = if ct { uids::CT_IMAGE_STORAGE } else { uids::MR_IMAGE_STORAGE };
         let id = unique_id();
         let mut object = InMemDicomObject::new_empty();
@@ -126,7 +126,7 @@ impl Series<'_> {
         object.put_str(tags::SOP_INSTANCE_UID, VR::UI, id.as_str());
         object.put_str(tags::INSTANCE_NUMBER, VR::IS, (k + 1).to_string());
         self.locate(&mut object, k);
-        self.put_pixels(&mut object, pixels, shape, ct);
+        self.put_pixels(&mut object, pixels, shape, unit);
         let meta = FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(class)
             .media_storage_sop_instance_uid(id)
@@ -162,6 +162,7 @@ impl Series<'_> {
             (tags::ACCESSION_NUMBER, VR::SH),
             (tags::REFERRING_PHYSICIAN_NAME, VR::PN),
             (tags::POSITION_REFERENCE_INDICATOR, VR::LO),
+            (tags::LATERALITY, VR::CS),
             (tags::PATIENT_POSITION, VR::CS),
         ];
         empty.into_iter().for_each(|(tag, vr)| put(tag, vr, ""));
@@ -199,7 +200,7 @@ impl Series<'_> {
         object: &mut InMemDicomObject,
         pixels: &[f32],
         [rows, columns]: [usize; 2],
-        ct: bool,
+        unit: Unit,
     ) {
         let short = |v: usize| PrimitiveValue::from(v as u16);
         let numbers = [
@@ -218,11 +219,13 @@ impl Series<'_> {
         let scale = &self.scale;
         object.put_str(tags::RESCALE_SLOPE, VR::DS, decimal(scale.slope));
         object.put_str(tags::RESCALE_INTERCEPT, VR::DS, decimal(scale.intercept));
-        object.put_str(tags::RESCALE_TYPE, VR::LO, if ct { "HU" } else { "US" });
-        // Soft tissue for CT; the whole range for everything else.
-        let (centre, width) = match ct {
-            true => (40.0, 400.0),
-            false => ((scale.low + scale.high) / 2.0, (scale.high - scale.low).max(1e-6)),
+        // "US" is the standard's word for an unspecified unit.
+        let symbol = if unit == Unit::Arbitrary { "US" } else { unit.symbol() };
+        object.put_str(tags::RESCALE_TYPE, VR::LO, symbol);
+        // Soft tissue for HU; the whole range for everything else.
+        let (centre, width) = match unit {
+            Unit::Hounsfield => (40.0, 400.0),
+            _ => ((scale.low + scale.high) / 2.0, (scale.high - scale.low).max(1e-6)),
         };
         object.put_str(tags::WINDOW_CENTER, VR::DS, decimal(centre));
         object.put_str(tags::WINDOW_WIDTH, VR::DS, decimal(width));
