@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::io::CtScan;
+use wellposed::io::{CtScan, Unit};
 use wellposed::linalg::{Cgls, LinearOperator};
 use wellposed::observe::{Observer, Solution, Termination};
 use wellposed::reconstruct::{Fbp, OsSart, Sirt, Slices, TotalVariation, Window};
@@ -89,6 +89,9 @@ pub struct Settings {
     /// Total variation across slices too, weighted by the ratio of pixel size to slice distance.
     #[arg(long)]
     coupled: bool,
+    /// Huber's penalty instead of total variation: differences up to D, in the volume's unit, count by their squares.
+    #[arg(long, value_name = "D")]
+    huber: Option<f64>,
     /// Window on the ramp filter of fbp.
     #[arg(long, value_enum, default_value_t = Filter::RamLak, value_name = "WINDOW")]
     filter: Filter,
@@ -99,7 +102,14 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { iterations: None, strength: 1.0, coupled: false, filter: Filter::RamLak, cutoff: 1.0 }
+        Self {
+            iterations: None,
+            strength: 1.0,
+            coupled: false,
+            huber: None,
+            filter: Filter::RamLak,
+            cutoff: 1.0,
+        }
     }
 }
 
@@ -111,6 +121,9 @@ impl Settings {
     pub fn validated(self, method: Method) -> Outcome<Self> {
         if !(self.strength >= 0.0 && self.strength.is_finite()) {
             return Err(Failure::usage("--strength", self.strength, "expected a factor, at least 0"));
+        }
+        if let Some(corner) = self.huber.filter(|d| !(*d >= 0.0 && d.is_finite()) || method != Method::Tv) {
+            return Err(Failure::usage("--huber", corner, "expected a size, at least 0, with --method tv"));
         }
         if !(self.cutoff > 0.0 && self.cutoff <= 1.0) {
             return Err(Failure::usage("--cutoff", self.cutoff, "expected more than 0 and up to 1"));
@@ -193,7 +206,9 @@ impl Method {
                     false => Slices::Independent,
                 };
                 let strength = settings.strength * default.strength;
-                let method = TotalVariation { strength, max_iterations, slices, ..default };
+                let per_unit = if scan.unit == Unit::Hounsfield { scan.mu_water / 1000.0 } else { 1.0 };
+                let corner = settings.huber.unwrap_or(0.0) * per_unit;
+                let method = TotalVariation { strength, corner, max_iterations, slices, ..default };
                 let a: Arc<dyn LinearOperator> = a;
                 method.solve(&a, y, weights(scan)?.as_ref(), None, observer)?
             }

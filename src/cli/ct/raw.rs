@@ -10,7 +10,9 @@ use wellposed::io::{
     Beam, CtGeometry, CtScan, Grid, ProjectionFiles, Projections, Provenance, Unit, is_scan, read_projections,
 };
 use wellposed::operator::ct::hounsfield::MU_WATER;
-use wellposed::reconstruct::preprocess::{FlatField, Outliers, Rings, center_by_sinogram, center_to_offset};
+use wellposed::reconstruct::preprocess::{
+    BeamHardening, FlatField, Outliers, Rings, center_by_sinogram, center_to_offset, extend_edges,
+};
 
 use super::simulate::Geometry;
 use crate::cli::console;
@@ -39,12 +41,24 @@ pub struct Options {
     /// The file holds sinograms [row, view, column], or one of them, of line integrals.
     #[arg(long)]
     sinograms: bool,
+    /// The sinograms' axes are [row, column, view].
+    #[arg(long, requires = "sinograms")]
+    transpose: bool,
     /// Replace pixels far off their neighbours.
     #[arg(long)]
     outliers: bool,
     /// Removal of rings.
     #[arg(long, value_enum, value_name = "METHOD")]
     rings: Option<RingMethod>,
+    /// Columns of the window of --rings sorting, odd: more than twice the width of the rings [default: 21].
+    #[arg(long, value_name = "N")]
+    ring_size: Option<u32>,
+    /// Polynomial C1 p + C2 p² + … of the line integrals p, against beam hardening.
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, value_name = "C1,C2,…")]
+    beam_hardening: Option<Vec<f64>>,
+    /// Columns to add on either side, where the object is wider than the detector.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=65_536), value_name = "N")]
+    pad: Option<u32>,
     /// Column where the axis of rotation projects, counted from 0, or auto [default: the middle].
     #[arg(long, value_name = "auto|PX")]
     center: Option<Center>,
@@ -57,6 +71,9 @@ pub struct Options {
     /// Axis of rotation to detector, mm, of fans and cones.
     #[arg(long, value_name = "MM")]
     origin_detector: Option<f64>,
+    /// Shift of a cone's panel along the axis of rotation, mm.
+    #[arg(long, allow_hyphen_values = true, value_name = "MM")]
+    row_offset: Option<f64>,
     /// Distance of detector pixels in mm [default: 1].
     #[arg(long, value_name = "MM")]
     pitch: Option<f64>,
@@ -108,12 +125,17 @@ impl Options {
             ("--arc", self.arc.is_some()),
             ("--dataset", self.dataset.is_some()),
             ("--sinograms", self.sinograms),
+            ("--transpose", self.transpose),
             ("--outliers", self.outliers),
             ("--rings", self.rings.is_some()),
+            ("--ring-size", self.ring_size.is_some()),
+            ("--beam-hardening", self.beam_hardening.is_some()),
+            ("--pad", self.pad.is_some()),
             ("--center", self.center.is_some()),
             ("--geometry", self.geometry.is_some()),
             ("--source-origin", self.source_origin.is_some()),
             ("--origin-detector", self.origin_detector.is_some()),
+            ("--row-offset", self.row_offset.is_some()),
             ("--pitch", self.pitch.is_some()),
             ("--size", self.size.is_some()),
         ];
@@ -131,18 +153,28 @@ impl Options {
         let files = ProjectionFiles { flats, darks, dataset, angles: None };
         let mut raw = read_projections(path, &files)?;
         if self.sinograms {
-            // [row, view, column] comes as [view, row, column].
-            raw.counts = raw.counts.transpose(0, 1)?.contiguous()?;
+            // [row, view, column] becomes [view, row, column].
+            let sinograms = if self.transpose { raw.counts.transpose(1, 2)? } else { raw.counts };
+            raw.counts = sinograms.transpose(0, 1)?.contiguous()?;
         }
         let angles = self.angles(path, &raw)?;
         let mut values = self.line_integrals(raw)?;
         values = match self.rings {
             None => values,
-            Some(RingMethod::Sorting) => Rings::SORTING.remove(&values)?,
+            Some(RingMethod::Sorting) => {
+                let own = self.ring_size.map(|size| Rings::Sorting { size: size as usize });
+                own.unwrap_or(Rings::SORTING).remove(&values)?
+            }
             Some(RingMethod::Wavelet) => Rings::WAVELET_FOURIER.remove(&values)?,
         };
+        if let Some(coefficients) = &self.beam_hardening {
+            values = BeamHardening { coefficients: coefficients.clone() }.correct(&values)?;
+        }
         let geometry = self.geometry(&values, angles)?;
         let &[rows, _, columns] = values.dims() else { unreachable!("made so") };
+        if let Some(by) = self.pad {
+            values = extend_edges(&values, by as usize)?;
+        }
         let pixel = geometry.pitch / self.magnification();
         let size = self.size.map_or(columns, |n| n as usize);
         Ok(CtScan {
@@ -168,6 +200,17 @@ impl Options {
             if let Some(v) = value.filter(|v| !(v.is_finite() && (*v > 0.0 || (!positive && *v == 0.0)))) {
                 return Err(Failure::usage(flag, v, "expected a positive number"));
             }
+        }
+        if let Some(offset) =
+            self.row_offset.filter(|v| !v.is_finite() || self.geometry != Some(Geometry::Cone))
+        {
+            return Err(Failure::usage("--row-offset", offset, "expected mm, with --geometry cone"));
+        }
+        if let Some(size) = self.ring_size.filter(|n| n % 2 == 0 || self.rings != Some(RingMethod::Sorting)) {
+            return Err(Failure::usage("--ring-size", size, "expected an odd number, with --rings sorting"));
+        }
+        if let Some(bad) = self.beam_hardening.iter().flatten().find(|c| !c.is_finite()) {
+            return Err(Failure::usage("--beam-hardening", bad, "expected finite coefficients"));
         }
         let divergent = self.geometry.is_some_and(|g| g != Geometry::Parallel);
         if divergent != self.source_origin.is_some() || divergent != self.origin_detector.is_some() {
@@ -229,7 +272,8 @@ impl Options {
             Geometry::Fan => Beam::Fan { source_origin, origin_detector, curved: false },
             Geometry::FanCurved => Beam::Fan { source_origin, origin_detector, curved: true },
             Geometry::Cone => {
-                Beam::Cone { source_origin, origin_detector, row_pitch: pitch, row_offset: 0.0, feed: 0.0 }
+                let row_offset = self.row_offset.unwrap_or(0.0);
+                Beam::Cone { source_origin, origin_detector, row_pitch: pitch, row_offset, feed: 0.0 }
             }
         };
         let (rows, columns) = (values.dims()[0], values.dims()[2]);

@@ -87,6 +87,12 @@ struct Source {
     /// Detector rows of a cone [default: enough for all slices].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     rows: Option<u32>,
+    /// Shift of the detector across the axis of rotation, mm.
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, value_name = "MM")]
+    offset: f64,
+    /// Shift of a cone's panel along the axis of rotation, mm.
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, value_name = "MM")]
+    row_offset: f64,
     /// Climb of the source in a turn, mm: a helix.
     #[arg(long, default_value_t = 0.0, value_name = "MM")]
     feed: f64,
@@ -126,6 +132,12 @@ impl Source {
         let cone = self.geometry == Geometry::Cone;
         if !self.feed.is_finite() || (self.feed != 0.0 && !cone) {
             return Err(Failure::usage("--feed", self.feed, "expected mm, with --geometry cone"));
+        }
+        if !self.offset.is_finite() {
+            return Err(Failure::usage("--offset", self.offset, "expected mm"));
+        }
+        if !self.row_offset.is_finite() || (self.row_offset != 0.0 && !cone) {
+            return Err(Failure::usage("--row-offset", self.row_offset, "expected mm, with --geometry cone"));
         }
         match self.rows {
             Some(rows) if !cone => {
@@ -186,14 +198,14 @@ impl Arguments {
     /// The rays through a volume on this grid.
     fn rays(&self, grid: &Grid) -> Outcome<Rays> {
         let (image, arc, views) = (scan::image_grid(grid)?, self.arc().to_radians(), self.views as usize);
-        let Source { geometry, source_origin, origin_detector, feed, .. } = self.geometry;
+        let Source { geometry, source_origin, origin_detector, offset, row_offset, feed, .. } = self.geometry;
         let bins = |covering: usize| self.detectors.map_or(covering, |n| n as usize);
         if geometry == Geometry::Parallel {
             let beam = ParallelBeam::covering(&image, views, arc)?;
-            return Ok(Rays::Parallel(ParallelBeam { bins: bins(beam.bins), ..beam }));
+            return Ok(Rays::Parallel(ParallelBeam { bins: bins(beam.bins), offset, ..beam }));
         }
         let fan = FanBeam::covering(&image, views, arc, source_origin, origin_detector)?;
-        let fan = FanBeam { bins: bins(fan.bins), curved: geometry == Geometry::FanCurved, ..fan };
+        let fan = FanBeam { bins: bins(fan.bins), curved: geometry == Geometry::FanCurved, offset, ..fan };
         if geometry != Geometry::Cone {
             return Ok(Rays::Fan(fan));
         }
@@ -203,7 +215,7 @@ impl Arguments {
         let covering = (slices * source_origin / nearest).ceil() as usize + 2;
         let rows = self.geometry.rows.map_or(covering, |n| n as usize);
         let row_pitch = thickness * fan.magnification();
-        Ok(Rays::Cone(ConeBeam { feed, ..ConeBeam::new(fan, rows, row_pitch)? }))
+        Ok(Rays::Cone(ConeBeam { feed, row_offset, ..ConeBeam::new(fan, rows, row_pitch)? }))
     }
 
     fn volume(&self) -> Outcome<Volume> {
