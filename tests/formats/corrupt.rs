@@ -44,8 +44,57 @@ fn originals() -> Vec<(&'static str, Vec<u8>)> {
     files.push(("a.npz", archive(&files[3].1)));
     files.push(("b.h5", include_bytes!("ismrmrd.h5").to_vec()));
     files.push(("a.dat", super::raw::twix()));
+    super::kspace::cartesian().write(folder.path().join("a.mrd")).unwrap();
+    files.push(("a.mrd", std::fs::read(folder.path().join("a.mrd")).unwrap()));
     files
 }
+
+/// Writes the files from which fuzzing starts: `cargo test --test formats -- --ignored seeds`.
+#[test]
+#[ignore = "writes into the sources"]
+fn seeds() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let put = |target: &str, name: &str, bytes: &[u8]| {
+        std::fs::create_dir_all(root.join(target)).unwrap();
+        std::fs::write(root.join(target).join(name), bytes).unwrap();
+    };
+    for (name, bytes) in originals() {
+        let target = match name {
+            "a.nii" | "a.nii.gz" => "nifti",
+            "a.dcm" => "dicom",
+            "a.tif" => "tiff",
+            "a.png" => "png",
+            "a.h5" | "scan.h5" => "hdf5",
+            "a.mrd" => "ismrmrd",
+            "a.dat" => "twix",
+            "a.hdr" => "cfl",
+            "a.mat" => "matlab",
+            "a.npy" | "a.npz" => "npy",
+            _ => continue,
+        };
+        put(target, name, &bytes);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.h5");
+    for (target, write) in [("exchange", super::raw::exchange as fn(&Path)), ("fastmri", super::raw::fastmri)]
+    {
+        write(&path);
+        put(target, "a.h5", &std::fs::read(&path).unwrap());
+    }
+    put("angles", "a.txt", b"# degrees\n0\n0\n90, 180 -1e-3;2\n");
+    put("problem", "a.toml", PROBLEM.as_bytes());
+    put("prior", "a.safetensors", include_bytes!("../reference/unet.safetensors"));
+    put("torch", "a.pth", include_bytes!("../reference/averages.pth"));
+}
+
+const PROBLEM: &str = r#"variables = ["x", "t"]
+domain = [[0, "PI"], [0, 1]]
+operator = { u_xx = "1 + x^2", u_t = -1 }
+nonlinear = "u^3 - u"
+source = "-sin(x) * exp(-t)"
+periodic = ["x"]
+boundary = [{ face = "t low", dirichlet = "sin(x)" }, { face = "x high", robin = { value = 1, slope = 2, data = "0" } }]
+"#;
 
 /// A compressed MATLAB matrix.
 fn matlab() -> Vec<u8> {

@@ -1,5 +1,7 @@
 //! Raw data of scanners, against points whose k-space is known in closed form.
 
+use std::path::Path;
+
 use hdf5_pure::{AttrValue, CompoundTypeBuilder, FileBuilder};
 use wellposed::io::{
     MriScan, ProjectionFiles, Scan, Unit, Volume, read_angles, read_projections, write_fastmri,
@@ -92,21 +94,44 @@ fn siemens_vb_by_hand() {
     assert!(message.contains("meas.dat: Siemens raw data: truncated"), "{message}");
 }
 
-#[test]
-fn fastmri_in_and_out() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file.h5");
-    let numbers: Vec<f32> = values(&tensor(&[2, 3, 6, 4, 2])).iter().map(|v| v / 4.0).collect();
+fn fastmri_numbers() -> Vec<f32> {
+    values(&tensor(&[2, 3, 6, 4, 2])).iter().map(|v| v / 4.0).collect()
+}
+
+/// A file of fastMRI: 2 slices, 3 coils, 6 × 4 samples, the middle columns measured.
+pub fn fastmri(path: &Path) {
     let complex = CompoundTypeBuilder::new().f32_field("r").f32_field("i").build().unwrap();
     let mut file = FileBuilder::new();
-    let bytes: Vec<u8> = numbers.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let bytes: Vec<u8> = fastmri_numbers().iter().flat_map(|v| v.to_le_bytes()).collect();
     file.create_dataset("kspace").with_compound_data(complex, bytes, 144).with_shape(&[2, 3, 6, 4]);
     file.create_dataset("mask").with_f32_data(&[0.0, 1.0, 1.0, 0.0]);
     let xml = "<h><encodedSpace><matrixSize><x>6</x></matrixSize></encodedSpace><reconSpace><matrixSize><x>4</x><y>2</y>\
                <z>1</z></matrixSize><fieldOfView_mm><x>8</x><y>6</y><z>5</z></fieldOfView_mm></reconSpace></h>";
     file.create_dataset("ismrmrd_header").with_vlen_strings(&[xml]);
     file.set_attr("acquisition", AttrValue::String("AXT2".into()));
-    file.write(&path).unwrap();
+    file.write(path).unwrap();
+}
+
+/// Raw projections: 3 views of 2 × 4 pixels, one flat, one dark.
+pub fn exchange(path: &Path) {
+    let mut file = FileBuilder::new();
+    let mut group = file.create_group("exchange");
+    let sets: [(&str, &[u64]); 4] =
+        [("data", &[3, 2, 4]), ("data_white", &[1, 2, 4]), ("data_dark", &[1, 2, 4]), ("theta", &[3])];
+    for (name, shape) in sets {
+        let counts: Vec<f32> = (0..shape.iter().product()).map(|i| 100.0 + i as f32).collect();
+        group.create_dataset(name).with_f32_data(&counts).with_shape(shape);
+    }
+    file.add_group(group.finish());
+    file.write(path).unwrap();
+}
+
+#[test]
+fn fastmri_in_and_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file.h5");
+    fastmri(&path);
+    let numbers = fastmri_numbers();
     let scan = MriScan::read(&path).unwrap();
     assert_eq!((scan.kspace.dims(), scan.crop), (&[2, 3, 6, 4, 2][..], Some([4, 2])));
     assert_eq!(scan.target.spacing(), [5.0, 2.0, 3.0]);

@@ -1,0 +1,6 @@
+//! Differential equations as TOML with formulas.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: wellposed_fuzz::pass_caught_panics(), |data: &[u8]| wellposed_fuzz::problem(data));

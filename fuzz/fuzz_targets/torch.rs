@@ -1,0 +1,6 @@
+//! Checkpoints of PyTorch, of a network that is described beside them.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: wellposed_fuzz::pass_caught_panics(), |data: &[u8]| wellposed_fuzz::torch(data));

@@ -1,0 +1,6 @@
+//! Siemens raw data.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: wellposed_fuzz::pass_caught_panics(), |data: &[u8]| wellposed_fuzz::scan("a.dat", data));
