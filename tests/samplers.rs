@@ -3,8 +3,9 @@
 use candle_core::{DType, Device, Tensor};
 use ndarray::{Array1, Array2, Axis};
 use wellposed::error::Result;
-use wellposed::linalg::LinearOperator;
 use wellposed::linalg::dense::Cholesky;
+use wellposed::linalg::{Linear, LinearOperator, NonlinearOperator};
+use wellposed::operator::{Chain, Curve, Pointwise, phase_retrieval};
 use wellposed::prior::gaussian::Gaussian;
 use wellposed::prior::mixture::Mixture;
 use wellposed::prior::schedule::{Grid, Sde};
@@ -13,7 +14,7 @@ use wellposed::sampler::{
     AdmmTv, Consistency, Corrector, Daps, DiffusionMbir, Dps, Draw, Guided, NoiseFrom, Normalized, PiGdm,
     Predictor, Problem, RedDiff, Sampler, ScoreSde, Stepper, posterior, resume, sample,
 };
-use wellposed::tensor::random::Noise;
+use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Buffer, Real, Space, Workspace, vector};
 
 /// A small operator given by its matrix, images [height, width] to [rows].
@@ -484,6 +485,56 @@ fn posterior_summaries_match_the_closed_form() {
         let wanted = truth.1[(i, i)].sqrt();
         assert!((deviation[i] / wanted - 1.0).abs() < 0.25, "{} {wanted}", deviation[i]);
         assert!((low[i] - (truth.0[i] - 1.96 * wanted)).abs() < 0.5 * wanted);
+    }
+}
+
+#[test]
+fn a_linear_operator_is_a_nonlinear_one_too() {
+    let prior = Gaussian::white(&[3, 4], 0.0, 0.8).unwrap();
+    let a = Dense::mask();
+    let data = repeated(&measured(&a, 1), 3);
+    let nonlinear = Linear(std::sync::Arc::new(Dense::mask()));
+    let linear = Problem::new(&a, &data, 0.1, &prior).unwrap();
+    let general = Problem::nonlinear(&nonlinear, &data, 0.1, &prior).unwrap();
+    let samplers: [Box<dyn Sampler>; 2] =
+        [Box::new(Dps { steps: 20, ..Dps::default() }), Box::new(Daps { steps: 10, ..Daps::langevin() })];
+    for sampler in samplers {
+        let [one, other] = [&linear, &general]
+            .map(|problem| f64::to_vec(&sample(&*sampler, problem, 3, &mut ()).unwrap().value).unwrap());
+        assert!(one == other, "{}", sampler.name());
+    }
+    assert!(Daps::default().init(&general, 0).unwrap_err().to_string().contains("linear"));
+    assert!(Guided::dds().init(&general, 0).unwrap_err().to_string().contains("linear"));
+}
+
+/// Six random pictures, of which one is seen through the magnitudes of its Fourier transform.
+#[test]
+fn phases_are_retrieved() {
+    let picture = |k: u64| {
+        let space = Space::real(&[8, 8], DType::F64, &Device::Cpu);
+        f64::to_vec(&standard_normal(Noise::new(k, 3), &space, &[]).unwrap()).unwrap()
+    };
+    let pictures: Vec<Vec<f64>> =
+        (0..6).map(|k| picture(k).iter().map(|v| (0.4 * v).tanh()).collect()).collect();
+    let prior = Mixture::new(&[8, 8], pictures.iter().map(|p| (1.0, p.clone(), 0.02)).collect()).unwrap();
+    let image = Space::real(&[8, 8], DType::F64, &Device::Cpu);
+    let shift = Pointwise::new(&image, Curve::Shift { shift: 1.0 }).unwrap();
+    let magnitudes = Chain::new(vec![
+        std::sync::Arc::new(shift),
+        std::sync::Arc::new(phase_retrieval(&image, 2.0).unwrap()),
+    ])
+    .unwrap();
+    for k in [1usize, 4] {
+        let truth = Tensor::from_vec(pictures[k].clone(), (1, 8, 8), &Device::Cpu).unwrap();
+        let data = magnitudes.apply(&truth).unwrap();
+        let problem = Problem::nonlinear(&magnitudes, &data, 0.05, &prior).unwrap();
+        let draw = Draw::Langevin { steps: 50, rate: 0.0025, decay: 0.05 };
+        let grid = Grid::Karras { min: 0.05, max: 5.0, rho: 7.0 };
+        let daps = Daps { steps: 40, grid, ode_steps: 3, tau: 0.05, draw };
+        let found = sample(&daps, &problem, 2, &mut ()).unwrap().value;
+        let off = vector::norm(&(found - &truth).unwrap(), 1).unwrap()[0];
+        let size = vector::norm(&truth, 1).unwrap()[0];
+        assert!(off < 0.2 * size, "picture {k}: {}", off / size);
     }
 }
 

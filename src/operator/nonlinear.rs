@@ -66,6 +66,11 @@ pub enum Curve {
         /// The largest value.
         upper: f64,
     },
+    /// x + shift: another zero of the scale.
+    Shift {
+        /// What is added.
+        shift: f64,
+    },
     /// max(x, 1e-6)^exponent, with slope 0 below 1e-6.
     Power {
         /// The exponent, positive.
@@ -81,6 +86,7 @@ impl Curve {
     fn value<T: Real>(self, x: T) -> T {
         match self {
             Self::Clip { gain, lower, upper } => (T::of(gain) * x).max(T::of(lower)).min(T::of(upper)),
+            Self::Shift { shift } => x + T::of(shift),
             Self::Power { exponent } => x.max(T::of(FLOOR)).powf(T::of(exponent)),
         }
     }
@@ -92,6 +98,7 @@ impl Curve {
                 let y = T::of(gain) * x;
                 if y > T::of(lower) && y < T::of(upper) { T::of(gain) } else { T::zero() }
             }
+            Self::Shift { .. } => T::one(),
             Self::Power { exponent } if x > T::of(FLOOR) => T::of(exponent) * x.powf(T::of(exponent - 1.0)),
             Self::Power { .. } => T::zero(),
         }
@@ -123,10 +130,12 @@ impl Pointwise {
     pub fn new(space: &Space, curve: Curve) -> Result<Self> {
         let good = match curve {
             Curve::Clip { gain, lower, upper } => gain.is_finite() && lower < upper,
+            Curve::Shift { shift } => shift.is_finite(),
             Curve::Power { exponent } => exponent > 0.0 && exponent.is_finite(),
         };
         if !good || space.field() == Field::Complex {
-            let reason = "needs a real space, a finite gain and lower < upper, or a positive exponent";
+            let reason =
+                "needs a real space, a finite gain and lower < upper, a finite shift, or a positive exponent";
             return Err(Error::parameter("curve", format!("{curve:?} on {space}"), reason));
         }
         Ok(Self { space: space.clone(), curve })

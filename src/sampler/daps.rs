@@ -77,7 +77,10 @@ impl Sampler for Daps {
     }
 
     fn init(&self, problem: &Problem<'_>, seed: u64) -> Result<State> {
-        problem.measurement()?;
+        match self.draw {
+            Draw::Exact { .. } => problem.measurement().map(|_| ())?,
+            Draw::Langevin { .. } => problem.misfit().map(|_| ())?,
+        }
         if !self.tau.is_finite() || self.tau <= 0.0 || self.ode_steps == 0 {
             let found = format!("tau {}, ODE steps {}", self.tau, self.ode_steps);
             return Err(Error::parameter("DAPS", found, "both must be positive"));
@@ -159,17 +162,14 @@ impl Daps {
         state: &mut State,
         ws: &mut Workspace,
     ) -> Result<()> {
-        let (a, y) = problem.measurement()?;
+        let misfit = problem.misfit()?;
         let (seed, level) = (state.seed, state.iteration);
         let [estimate, center, gradient] = state.many(["estimate", "network", "gradient"]);
         vector::copy(estimate.tensor(), center)?;
-        let mut residual = ws.take(a.range(), problem.batch())?;
-        let mut z = ws.take(a.domain(), problem.batch())?;
+        let mut z = ws.take(&problem.image_space(), problem.batch())?;
         let (to_data, to_center) = (rate / (self.tau * self.tau), rate / (sigma * sigma));
         for k in 0..steps {
-            a.apply_into(estimate.tensor(), &mut residual, ws)?;
-            vector::accumulate(1.0, &[(-1.0, y)], &mut residual)?;
-            a.adjoint_into(residual.tensor(), gradient, ws)?;
+            misfit.gradient_into(estimate.tensor(), problem.items(), gradient, ws)?;
             normal(Noise::new(seed, INNER).at((level * steps + k) as u32), &mut z)?;
             let terms = [
                 (-to_data, gradient.tensor()),
@@ -178,7 +178,6 @@ impl Daps {
             ];
             vector::accumulate(1.0 - to_center, &terms, estimate)?;
         }
-        ws.give(residual);
         ws.give(z);
         Ok(())
     }

@@ -3,7 +3,6 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::linalg::LinearOperator;
 use crate::prior::schedule::Grid;
 use crate::sampler::state::{START, STEPS};
 use crate::sampler::{Problem, Sampler, State};
@@ -43,7 +42,7 @@ impl Sampler for Dps {
     }
 
     fn init(&self, problem: &Problem<'_>, seed: u64) -> Result<State> {
-        problem.measurement()?;
+        problem.misfit()?;
         if !self.zeta.is_finite() || self.zeta < 0.0 {
             return Err(Error::parameter("zeta", self.zeta, "a step size is at least 0"));
         }
@@ -106,14 +105,12 @@ pub(super) fn ancestral(
     Ok(())
 }
 
-/// Aᴴ(A d − y)/‖A d − y‖, item by item: the gradient of the norm with respect to the denoised images.
+/// Jᴴ(A(d) − y)/‖A(d) − y‖, item by item: the gradient of the norm with respect to the denoised images.
 fn unit_residual(problem: &Problem<'_>, first: usize, denoised: &Tensor) -> Result<Tensor> {
     let count = denoised.dim(0)?;
-    let (a, data) = problem.part(first, count)?;
-    let mut residual = Buffer::copy_of(&a.apply(denoised)?)?;
-    vector::accumulate(1.0, &[(-1.0, &data)], &mut residual)?;
-    let sizes = vector::norm(residual.tensor(), count)?;
-    let mut gradient = Buffer::copy_of(&a.adjoint(residual.tensor())?)?;
+    let mut gradient = problem.image_space().buffer(&[count])?;
+    let misfit = problem.misfit_of(first, count)?;
+    let sizes = misfit.gradient_into(denoised, count, &mut gradient, &mut Workspace::new())?;
     let unit: Vec<f64> = sizes.iter().map(|n| if *n > 0.0 { 1.0 / n } else { 0.0 }).collect();
     let unscaled = gradient.tensor().copy()?;
     vector::axpby_items(&unit, &unscaled, &vec![0.0; count], &mut gradient)?;

@@ -3,9 +3,10 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::{Error, Result};
-use crate::linalg::LinearOperator;
+use crate::linalg::{LinearOperator, NonlinearOperator};
 use crate::prior::{Denoiser, Pullback};
 use crate::sampler::Measured;
+use crate::sampler::misfit::{Forward, Misfit};
 use crate::tensor::{Buffer, Space, vector};
 
 /// The measurement y = A x + n, n ~ N(0, noise²), of images x in the data range of the prior.
@@ -14,7 +15,7 @@ use crate::tensor::{Buffer, Space, vector};
 /// prior's range by folding the affine map into the data (y − A·offset) before.
 #[derive(Clone, Copy, Debug)]
 pub struct Problem<'a> {
-    measurement: Option<(&'a dyn LinearOperator, &'a Tensor)>,
+    measurement: Option<(Forward<'a>, &'a Tensor)>,
     roots: Option<&'a Tensor>,
     start: Option<&'a Tensor>,
     prior: &'a dyn Denoiser,
@@ -42,14 +43,48 @@ impl<'a> Problem<'a> {
         noise: f64,
         prior: &'a dyn Denoiser,
     ) -> Result<Self> {
-        let batch = operator.range().check("data", data)?;
+        Self::measured(Forward::Linear(operator), data, noise, prior)
+    }
+
+    /// The same for data y = A(x) + n of an operator that need not be linear, for samplers that ask for no more than the
+    /// gradient of the misfit: [`crate::sampler::Dps`], and [`crate::sampler::Daps`] with Langevin steps. A is expected
+    /// to map the prior's range to data of about its size.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use wellposed::{operator::{Curve, Pointwise}, tensor::Space};
+    /// use wellposed::{prior::gaussian::Gaussian, sampler::{Dps, Problem, sample}};
+    /// let image = Space::real(&[1, 2], DType::F64, &Device::Cpu);
+    /// // A sensor that saturates at ½ says no more than that the second pixel is bright.
+    /// let sensor = Pointwise::new(&image, Curve::Clip { gain: 1.0, lower: -0.5, upper: 0.5 })?;
+    /// let prior = Gaussian::white(&[1, 2], 0.0, 0.5)?;
+    /// let data = Tensor::new(&[[0.2f64, 0.5]], &Device::Cpu)?;
+    /// let problem = Problem::nonlinear(&sensor, &data, 0.01, &prior)?;
+    /// let found = sample(&Dps { steps: 100, ..Dps::default() }, &problem, 1, &mut ())?.value;
+    /// assert!(found.get(0)?.get(1)?.to_scalar::<f64>()? > 0.3);
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Problem::new`].
+    pub fn nonlinear(
+        operator: &'a dyn NonlinearOperator,
+        data: &'a Tensor,
+        noise: f64,
+        prior: &'a dyn Denoiser,
+    ) -> Result<Self> {
+        Self::measured(Forward::Nonlinear(operator), data, noise, prior)
+    }
+
+    fn measured(forward: Forward<'a>, data: &'a Tensor, noise: f64, prior: &'a dyn Denoiser) -> Result<Self> {
+        let batch = forward.range().check("data", data)?;
         vector::require_finite("data", data)?;
-        prior.check(operator.domain())?;
+        prior.check(forward.domain())?;
         if !noise.is_finite() || noise < 0.0 {
             return Err(Error::parameter("noise", noise, "a standard deviation is at least 0"));
         }
         Ok(Self {
-            measurement: Some((operator, data)),
+            measurement: Some((forward, data)),
             roots: None,
             start: None,
             prior,
@@ -90,7 +125,7 @@ impl<'a> Problem<'a> {
     /// # Errors
     /// [`Error::Shape`]; [`Error::Unsupported`] without data; [`Error::NotFinite`].
     pub fn weighted(self, roots: &'a Tensor) -> Result<Self> {
-        let (operator, _) = self.given()?;
+        let operator = self.given()?.0.linear()?;
         operator.range().with_field(crate::tensor::Field::Real).check("weights of the data", roots)?;
         vector::require_finite("weights of the data", roots)?;
         Ok(Self { roots: Some(roots), ..self })
@@ -125,35 +160,65 @@ impl<'a> Problem<'a> {
         self.noise
     }
 
-    fn given(&self) -> Result<(&'a dyn LinearOperator, &'a Tensor)> {
+    fn given(&self) -> Result<(Forward<'a>, &'a Tensor)> {
         self.measurement.ok_or_else(|| Error::Unsupported("this sampler needs data".into()))
+    }
+
+    /// The misfit of all images.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without data.
+    pub fn misfit(&self) -> Result<Misfit<'a>> {
+        let (forward, data) = self.given()?;
+        Ok(Misfit::new(forward, self.roots.cloned(), data.clone()))
+    }
+
+    /// The misfit of `count` images from number `first` on, with one batch axis.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without data.
+    pub fn misfit_of(&self, first: usize, count: usize) -> Result<Misfit<'a>> {
+        let (forward, data) = self.given()?;
+        let (roots, data) = self.some(forward.range(), data, first, count)?;
+        Ok(Misfit::new(forward, roots, data))
     }
 
     /// The operator and the data.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without data.
+    /// [`Error::Unsupported`] without data, or where the operator is not linear.
     pub fn measurement(&self) -> Result<(Measured<'a>, &'a Tensor)> {
-        let (operator, data) = self.given()?;
-        Ok((Measured::new(operator, self.roots.cloned()), data))
+        let (forward, data) = self.given()?;
+        Ok((Measured::new(forward.linear()?, self.roots.cloned()), data))
     }
 
     /// The operator and the data of `count` images from number `first` on, with one batch axis.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without data.
+    /// [`Error::Unsupported`] without data, or where the operator is not linear.
     pub fn part(&self, first: usize, count: usize) -> Result<(Measured<'a>, Tensor)> {
-        let (operator, data) = self.given()?;
-        let item = operator.range().tensor_shape(&[]);
-        let some = |x: &Tensor, item: &[usize]| -> Result<Tensor> {
+        let (forward, data) = self.given()?;
+        let operator = forward.linear()?;
+        let (roots, data) = self.some(operator.range(), data, first, count)?;
+        Ok((Measured::new(operator, roots), data))
+    }
+
+    /// Weights and data of `count` images from number `first` on.
+    fn some(
+        &self,
+        range: &Space,
+        data: &Tensor,
+        first: usize,
+        count: usize,
+    ) -> Result<(Option<Tensor>, Tensor)> {
+        let of = |x: &Tensor, item: &[usize]| -> Result<Tensor> {
             Ok(x.reshape([&[self.items()], item].concat())?.narrow(0, first, count)?)
         };
-        let shape = operator.range().shape();
         let roots = match self.roots {
-            Some(roots) if roots.dims() != shape => Some(some(roots, shape)?),
+            Some(roots) if roots.dims() != range.shape() => Some(of(roots, range.shape())?),
             roots => roots.cloned(),
         };
-        Ok((Measured::new(operator, roots), some(data, &item)?))
+        Ok((roots, of(data, &range.tensor_shape(&[]))?))
     }
 
     /// Whether there are data.
@@ -172,7 +237,7 @@ impl<'a> Problem<'a> {
                 let at = shape.len() - self.image_rank();
                 Space::real(&shape[at..at + 2], dtype, device).with_field(self.prior.field())
             }
-            (Image::Measured(_), Some((operator, _))) => operator.domain().clone(),
+            (Image::Measured(_), Some((forward, _))) => forward.domain().clone(),
             (Image::Measured(_), None) => unreachable!("made by `new` only"),
         }
     }

@@ -78,6 +78,21 @@ fn every_method_reconstructs() {
 }
 
 #[test]
+fn images_are_restored_from_linear_data_and_from_magnitudes() {
+    let folder = scanned();
+    let restore = |rest: &str| folder.run(&format!("restore a.nii --prior tiny.safetensors {rest}"));
+    restore("-o b.nii --task deblur --simulate --steps 4").good();
+    for method in ["daps", "dps"] {
+        restore(&format!("-o p.nii --task phase -m {method} --simulate --steps 4")).good();
+    }
+    restore("-o p.nii --task phase -m pnp --simulate").fails(2, &["--method pnp", "daps"]);
+    // No image of whole pixels is padded to 34 of them.
+    folder.chest("odd.nii", 1, 34);
+    let odd = "restore odd.nii --prior tiny.safetensors -o p.nii --task phase --range 0,1";
+    folder.run(odd).fails(2, &["34 × 34 magnitudes", "384"]);
+}
+
+#[test]
 fn several_samples_have_a_spread() {
     let folder = scanned();
     let arguments = "-m dds --steps 5 --samples 3 --plot r.png";

@@ -94,7 +94,7 @@ pub fn run(
     let held = 4 * (8 * pixels + 4 * range.iter().product::<usize>()) * scan.target.shape()[0];
     let problem = problem.with_chunk(chosen.chunk(held, pixels, method.goes_backwards())?);
     let admm = AdmmTv::from_paper(10.0, 0.04, 1, views).rescaled(normalized.norm() / pixel);
-    let setting = Setting { strength: settings.strength(), admm, noise: normalized.noise() };
+    let setting = Setting { strength: settings.strength(), admm, noise: normalized.noise(), linear: true };
     let sampler = method.sampler(chosen, setting);
     let made_of = Ingredients { data: normalized.data(), start: start.as_ref(), prior: &prior };
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 use wellposed::prior::schedule::{Grid, Sde};
-use wellposed::sampler::{AdmmTv, Daps, DiffusionMbir, Dps, Guided, RedDiff, Sampler};
+use wellposed::sampler::{AdmmTv, Daps, DiffusionMbir, Dps, Draw, Guided, RedDiff, Sampler};
 
 use super::{Chosen, Start};
 
@@ -36,6 +36,8 @@ pub struct Setting {
     pub admm: AdmmTv,
     /// Standard deviation of the noise of the normalised data.
     pub noise: f64,
+    /// Whether the operator is linear.
+    pub linear: bool,
 }
 
 impl Method {
@@ -83,6 +85,11 @@ impl Method {
         !matches!(self, Self::Pnp | Self::RedDiff)
     }
 
+    /// Whether operators need not be linear.
+    pub fn takes_nonlinear(self) -> bool {
+        matches!(self, Self::Dps | Self::Daps)
+    }
+
     /// Whether it needs gradients through the network.
     pub fn goes_backwards(self) -> bool {
         self == Self::Dps
@@ -119,7 +126,12 @@ impl Method {
             Self::Daps => {
                 let grid = Grid::Karras { min: 0.05, max: level(1.0), rho: 7.0 };
                 let tau = strength * setting.noise.max(1e-4);
-                Box::new(Daps { steps, grid, ode_steps: 2, tau, ..Daps::default() })
+                let draw = match setting.linear {
+                    true => Daps::default().draw,
+                    // Steps of τ² are the published 1e-4 for its τ = .01.
+                    false => Draw::Langevin { steps: 100, rate: tau * tau, decay: 0.01 },
+                };
+                Box::new(Daps { steps, grid, ode_steps: 2, tau, draw })
             }
         }
     }

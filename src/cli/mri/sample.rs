@@ -53,8 +53,10 @@ pub fn run(
     let held = 4 * (8 * 2 * pixels + 4 * scan.kspace.elem_count());
     let problem = problem.with_chunk(chosen.chunk(held, pixels / batch.max(1), method.goes_backwards())?);
     let admm = AdmmTv { rho: 0.01, lambda: 0.005, iterations: 1 };
-    let sampler =
-        method.sampler(chosen, Setting { strength: settings.strength(), admm, noise: normalized.noise() });
+    let sampler = method.sampler(
+        chosen,
+        Setting { strength: settings.strength(), admm, noise: normalized.noise(), linear: true },
+    );
     let made_of = Ingredients { data: normalized.data(), start: start.as_ref(), prior: &prior };
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };
     let drawn = job.run()?;

@@ -1,5 +1,7 @@
 //! `wellposed restore`: degraded images → restored ones, with a diffusion prior.
 
+mod phase;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,14 +14,15 @@ use wellposed::linalg::LinearOperator;
 use wellposed::metric;
 use wellposed::operator::{Blur, Boundary, Diagonal, Downsample, motion_kernel};
 use wellposed::prior::{Denoiser, checkpoint::Prior};
-use wellposed::sampler::{AdmmTv, Normalized};
+use wellposed::sampler::{AdmmTv, Normalized, Problem};
 use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Buffer, Field, Space, vector};
 
-use super::deliver::{Options, Reconstruction, deliver};
-use super::diffusion::{self, Chosen, Ingredients, Job, Method, Setting, Summary};
-use super::failure::{Failure, Outcome};
-use super::view;
+use self::phase::Phase;
+use crate::cli::deliver::{Options, Reconstruction, deliver};
+use crate::cli::diffusion::{self, Chosen, Ingredients, Job, Method, Setting, Summary};
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::view;
 
 /// What happened to the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
@@ -33,6 +36,8 @@ enum Task {
     MotionDeblur,
     /// Four times fewer rows and columns, by bicubic interpolation.
     Sr4,
+    /// Only the magnitudes of its Fourier transform are known, half as many again a side as the image has pixels.
+    Phase,
 }
 
 /// Arguments of `wellposed restore`.
@@ -43,9 +48,9 @@ pub struct Arguments {
     /// What happened to it.
     #[arg(short, long, value_enum, value_name = "TASK")]
     task: Task,
-    /// Method.
-    #[arg(short, long, value_enum, default_value_t = Method::Pnp, value_name = "METHOD")]
-    method: Method,
+    /// Method [default: pnp; phase: daps].
+    #[arg(short, long, value_enum, value_name = "METHOD")]
+    method: Option<Method>,
     /// Take IMAGE as the truth: degrade it first, add noise, and compare the result with it.
     #[arg(long)]
     simulate: bool,
@@ -90,7 +95,15 @@ struct Config<'a> {
 }
 
 impl Arguments {
+    fn method(&self) -> Method {
+        self.method.unwrap_or(if self.task == Task::Phase { Method::Daps } else { Method::Pnp })
+    }
+
     fn validate(&self) -> Outcome {
+        if self.task == Task::Phase && !self.method().takes_nonlinear() {
+            let reason = "magnitudes are not linear in the image: expected daps or dps";
+            return Err(Failure::usage("--method", self.method().name(), reason));
+        }
         if !(self.keep > 0.0 && self.keep <= 1.0) {
             return Err(Failure::usage("--keep", self.keep, "expected more than 0 and up to 1"));
         }
@@ -127,13 +140,19 @@ impl Arguments {
                 Arc::new(Blur::new(&space, &kernel, Boundary::Reflect)?)
             }
             Task::Sr4 => Arc::new(Downsample::bicubic(&space, 4)?),
+            Task::Phase => unreachable!("not linear: see `phase`"),
         })
     }
 
     /// The grid of the restored image.
     fn target(&self, image: &Volume) -> Outcome<Grid> {
-        if self.task != Task::Sr4 || self.simulate {
+        if self.simulate {
             return Ok(image.grid().clone());
+        }
+        match self.task {
+            Task::Sr4 => {}
+            Task::Phase => return Phase::target(image.grid()),
+            _ => return Ok(image.grid().clone()),
         }
         let ([slices, height, width], [z, y, x]) = (image.grid().shape(), image.grid().spacing());
         Ok(Grid::centred([slices, 4 * height, 4 * width], [z, y / 4.0, x / 4.0])?)
@@ -146,6 +165,10 @@ impl Arguments {
         if let (Unit::Hounsfield, Some((low, high))) = (image.unit(), prior.card.window) {
             return Ok(view::Window { low, high });
         }
+        if self.task == Task::Phase && !self.simulate {
+            let reason = "magnitudes don't tell the values of the image; say which ones to expect";
+            return Err(Failure::Usage(format!("--range: {reason}")));
+        }
         let (low, high) = metric::extrema(image.data())?;
         if low < high {
             return Ok(view::Window { low, high });
@@ -156,7 +179,7 @@ impl Arguments {
 
 pub fn run(arguments: &Arguments) -> Outcome {
     arguments.validate()?;
-    let method = arguments.method;
+    let method = arguments.method();
     let chosen = arguments.diffusion.chosen(method, "ct")?.at_noise();
     let image = read_volume(&arguments.image)?.magnitude()?;
     let target = arguments.target(&image)?;
@@ -171,27 +194,37 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let scale = (range.high - range.low) / (high - low);
     let clock = Instant::now();
     let [slices, height, width] = target.shape();
-    let operator = arguments.operator([height, width])?;
+    let offset = range.low - low * scale;
     let noise = arguments.noise * (range.high - range.low);
-    let data = if arguments.simulate { degrade(&*operator, &image, noise)? } else { image.data().clone() };
-    let normalized = Normalized::new(operator, &data, noise, scale, range.low - low * scale)?;
+    let measured = if arguments.task == Task::Phase {
+        let data = match arguments.simulate {
+            true => noisy(&Phase::magnitudes(&image, range.low)?, noise)?,
+            false => image.data().clone(),
+        };
+        Measured::Phase(Phase::new([height, width], &data, noise, scale, low)?)
+    } else {
+        let operator = arguments.operator([height, width])?;
+        let data = match arguments.simulate {
+            true => noisy(&operator.apply(image.data())?, noise)?,
+            false => image.data().clone(),
+        };
+        Measured::Linear(Normalized::new(operator, &data, noise, scale, offset)?)
+    };
     let held = 4 * 12 * slices * height * width;
     let chunk = chosen.chunk(held, height * width, method.goes_backwards())?;
-    let problem = normalized.problem(&prior.denoiser)?.with_chunk(chunk);
+    let problem = measured.problem(&prior.denoiser)?.with_chunk(chunk);
     let admm = AdmmTv { rho: 0.1, lambda: 0.001, iterations: 5 };
-    let setting = Setting { strength: arguments.strength, admm, noise: normalized.noise() };
+    let linear = arguments.task != Task::Phase;
+    let setting = Setting { strength: arguments.strength, admm, noise: measured.noise(), linear };
     let sampler = method.sampler(&chosen, setting);
-    let made_of = Ingredients { data: normalized.data(), start: None, prior: &prior };
+    let made_of = Ingredients { data: measured.data(), start: None, prior: &prior };
     let output = &options.output;
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen: &chosen, made_of, output };
     let drawn = job.run()?;
     let seconds = clock.elapsed().as_secs_f64();
     let place = |x: Tensor| Ok(Volume::on_grid(x, target.clone(), image.unit())?);
-    let summary = Summary::of(
-        drawn.samples,
-        |x| place(normalized.to_physical(&x)?),
-        |x| place(normalized.to_physical_spread(&x)?),
-    )?;
+    let summary =
+        Summary::of(drawn.samples, |x| place(x.affine(scale, offset)?), |x| place(x.affine(scale, 0.0)?))?;
     let reconstruction = Reconstruction {
         command: "restore",
         method: method.name().into(),
@@ -220,11 +253,40 @@ pub fn run(arguments: &Arguments) -> Outcome {
     deliver(reconstruction, &options, reference.as_ref(), &config)
 }
 
-/// A u + noise.
-fn degrade(operator: &dyn LinearOperator, image: &Volume, noise: f64) -> Outcome<Tensor> {
-    let clean = operator.apply(image.data())?;
-    let drawn = standard_normal(Noise::new(0, 7), operator.range(), &[image.grid().shape()[0]])?;
-    let mut data = Buffer::copy_of(&clean)?;
+/// Data in the units of the prior.
+enum Measured {
+    Linear(Normalized),
+    Phase(Phase),
+}
+
+impl Measured {
+    fn problem<'a>(&'a self, prior: &'a dyn Denoiser) -> Outcome<Problem<'a>> {
+        match self {
+            Self::Linear(normalized) => Ok(normalized.problem(prior)?),
+            Self::Phase(phase) => phase.problem(prior),
+        }
+    }
+
+    fn data(&self) -> &Tensor {
+        match self {
+            Self::Linear(normalized) => normalized.data(),
+            Self::Phase(phase) => phase.data(),
+        }
+    }
+
+    fn noise(&self) -> f64 {
+        match self {
+            Self::Linear(normalized) => normalized.noise(),
+            Self::Phase(phase) => phase.noise(),
+        }
+    }
+}
+
+/// The data with white noise of this standard deviation.
+fn noisy(clean: &Tensor, noise: f64) -> Outcome<Tensor> {
+    let drawn =
+        standard_normal(Noise::new(0, 7), &Space::real(clean.dims(), clean.dtype(), clean.device()), &[])?;
+    let mut data = Buffer::copy_of(clean)?;
     vector::accumulate(1.0, &[(noise, &drawn)], &mut data)?;
     Ok(data.freeze())
 }
