@@ -53,6 +53,9 @@ def read_ismrmrd(name, mask):
     encoding = header.encoding[0]
     matrix = encoding.encodedSpace.matrixSize
     print(f"{name}: {matrix.x} x {matrix.y}, {encoding.trajectory}, {data.number_of_acquisitions()} readouts")
+    # Readouts are along x there; where ours are along y, the two have changed their names.
+    if header.userParameters and any(p.name == "ReadoutAlongY" for p in header.userParameters.userParameterDouble):
+        kspace = kspace.swapaxes(2, 3)
     if trajectory is None:
         assert (matrix.x, matrix.y) == (kspace.shape[3], kspace.shape[2])
     found = np.zeros_like(kspace)
@@ -129,7 +132,8 @@ def dicom(name, scan, *reconstruct):
         check(f"DICOM, {name}: errors that dciodvfy finds", said.count("Error"), 0)
 
 
-read_ismrmrd("ISMRMRD, lines", "equispaced")
+read_ismrmrd("ISMRMRD, rows", "partial")
+read_ismrmrd("ISMRMRD, columns", "equispaced")
 read_ismrmrd("ISMRMRD, radial", "radial")
 if shutil.which("bart"):
     bart()

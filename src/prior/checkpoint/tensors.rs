@@ -184,14 +184,17 @@ fn storage(
     // candle counts the offset in bytes here.
     let start = info.layout.start_offset() / info.dtype.size_in_bytes();
     let (dims, strides) = (info.layout.dims(), info.layout.stride());
-    let count = dims.iter().product::<usize>();
+    let short = || "is cut short".to_string();
+    // Strides of 0 would make much of little.
+    let count = dims.iter().try_fold(1usize, |n, &dim| n.checked_mul(dim)).filter(|&n| n <= all.len());
+    let count = count.ok_or_else(short)?;
     let at = |mut index: usize| {
         let mut place = start;
         for (dim, stride) in dims.iter().zip(strides).rev() {
-            place += index % dim * stride;
+            place = place.saturating_add((index % dim).saturating_mul(*stride));
             index /= dim;
         }
-        all.get(place).copied().ok_or_else(|| "is cut short".to_string())
+        all.get(place).copied().ok_or_else(short)
     };
     (0..count).map(at).collect()
 }
@@ -248,6 +251,30 @@ mod tests {
         same("all_modules.0.W", "W", &[4]);
         let message = tensors.fetch("nothing", &[1]).unwrap_err().to_string();
         assert_eq!(message, "averages.pth: tensor `nothing` is missing");
+    }
+
+    /// A stride of 0 would repeat one number as often as a shape of 2⁶⁰ asks for.
+    #[test]
+    fn tensors_are_no_larger_than_their_storage() {
+        use std::io::Write;
+        let mut bytes = Vec::new();
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(&mut bytes));
+        archive.start_file("a", zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(&[0; 8]).unwrap();
+        archive.finish().unwrap();
+        let mut archive = zip::ZipArchive::new(std::io::Cursor::new(&bytes[..])).unwrap();
+        let mut read = |shape: &[usize], strides: &[usize]| {
+            let layout = candle_core::Layout::new(shape.into(), strides.to_vec(), 0);
+            let info =
+                TensorInfo { name: "a".into(), dtype: DType::F32, layout, path: "a".into(), storage_size: 2 };
+            storage(&mut archive, &info)
+        };
+        assert_eq!(read(&[2], &[1]).unwrap(), [0.0; 2]);
+        for (shape, strides) in
+            [([1 << 60, 1], [0, 1]), ([1 << 60, 1 << 60], [0, 0]), ([2, 1], [usize::MAX, 1])]
+        {
+            assert_eq!(read(&shape, &strides).unwrap_err(), "is cut short");
+        }
     }
 
     #[test]

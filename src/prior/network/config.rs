@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+/// Far beyond any network, but its powers and products still fit.
+const LARGEST: usize = 1 << 14;
+
 /// What a file of weights doesn't say by itself: the shape of the network.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct UNetConfig {
@@ -34,6 +37,11 @@ impl UNetConfig {
         if levels == 0 || self.depths.len() != levels || self.attention.len() != levels {
             let value = format!("{levels}, {}, {}", self.depths.len(), self.attention.len());
             return fail("lengths of widths, depths, attention", value, "must be equal and at least 1");
+        }
+        let sizes = [self.groups, self.patch, self.channels, self.head, self.embedding, self.frequencies];
+        let largest = self.widths.iter().chain(&self.depths).chain(&sizes).max().copied().unwrap_or(0);
+        if largest > LARGEST {
+            return fail("the network's sizes", largest.to_string(), "must be up to 16384 each");
         }
         let groups = self.groups.max(1);
         if self.widths.iter().any(|w| *w == 0 || w % 16 != 0 || w % groups != 0) {
