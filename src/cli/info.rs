@@ -29,17 +29,15 @@ struct Machine {
     target: String,
     threads: usize,
     simd: Vec<&'static str>,
-    devices: Vec<&'static str>,
+    devices: Vec<String>,
     features: Vec<&'static str>,
 }
 
 impl Machine {
     fn this() -> Self {
         let enabled = [("openblas", cfg!(feature = "openblas")), ("cuda", cfg!(feature = "cuda"))];
-        let mut devices = vec!["cpu"];
-        if candle_core::utils::cuda_is_available() {
-            devices.push("cuda");
-        }
+        let mut devices = vec!["cpu".to_string()];
+        devices.extend(wellposed::tensor::device::cards());
         Self {
             version: env!("CARGO_PKG_VERSION"),
             target: format!("{} {}", std::env::consts::ARCH, std::env::consts::OS),
@@ -217,7 +215,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         machine.target,
         machine.threads,
         list(&machine.simd),
-        list(&machine.devices),
+        machine.devices.join(", "),
         list(&machine.features),
     ))
 }

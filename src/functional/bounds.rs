@@ -65,6 +65,9 @@ impl Pointwise<0> for Outside {
     fn at<T: Real>(&self, x: T, _: [T; 0]) -> T {
         if x >= T::of(self.0) && x <= T::of(self.1) { T::zero() } else { T::one() }
     }
+    fn on_device(&self) -> (&'static str, [f64; 2]) {
+        ("outside", [self.0, self.1])
+    }
 }
 
 impl Proximal for Bounds {

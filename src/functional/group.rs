@@ -6,7 +6,11 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::functional::penalty_weight;
 use crate::linalg::{Proximal, Steps};
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
+
+/// The functions of this folder for a device.
+pub(super) static PROGRAM: Program = Program { name: "functional", source: include_str!("functional.cu") };
 
 /// g(p) = λ Σᵢ √(Σₐ |pₐᵢ|²) on [axes, …]: the groups run over the first axis (and over the two parts of
 /// complex numbers). After [`crate::operator::Gradient`] it is λ times the isotropic total variation.
@@ -156,6 +160,22 @@ impl Kernel for Rescale<'_> {
         }
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let Shape { planes, plane, parts } = self.shape;
+        let x = gpu.output(0);
+        let n = gpu.output_len(0) / planes / parts;
+        let (project, corner) = match self.change {
+            Change::Shrink { corner } => (false, corner),
+            Change::Project { excess } => (true, excess),
+        };
+        let weighted = self.weights.is_some();
+        let column = |given: bool, index: usize| (if given { gpu.input(index) } else { x }, given);
+        let (weights, weighted) = column(weighted, 0);
+        let (steps, stepped) = column(self.steps.is_some(), usize::from(weighted));
+        let groups = arguments![x, n, planes, plane, parts, project, self.limit, corner];
+        let arguments = [groups, arguments![weights, weighted, steps, stepped]].concat();
+        Some(gpu.run(&PROGRAM, "rescale", n, &arguments))
+    }
 }
 
 impl Rescale<'_> {
@@ -252,6 +272,15 @@ pub(super) fn total(shape: Shape, weights: Option<&Tensor>, corner: f64, x: &Ten
                 parts.iter().sum()
             };
             Ok(inputs[0].chunks_exact(shape.planes * shape.plane).map(sum_item).collect())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<Vec<f64>>> {
+            let Shape { planes, plane, parts } = self.0;
+            let items = gpu.input_len(0) / (planes * plane);
+            let weighted = gpu.inputs() > 1;
+            let weights = gpu.input(usize::from(weighted));
+            let arguments = arguments![gpu.input(0), planes, plane, parts, self.1, weights, weighted];
+            let sums = gpu.reduce(&PROGRAM, "total", (items, plane / parts, 1), arguments);
+            Some(sums.map(|mut sums| sums.remove(0)))
         }
     }
     launch(Total(shape, corner), &[&[x][..], &weights.into_iter().collect::<Vec<_>>()].concat(), &mut [])

@@ -57,6 +57,9 @@ impl Pointwise<1> for Magnitude {
     fn at<T: Real>(&self, x: T, [weight]: [T; 1]) -> T {
         weight * x.abs()
     }
+    fn on_device(&self) -> (&'static str, [f64; 2]) {
+        ("magnitude", [0.0; 2])
+    }
 }
 
 /// sign(x) max(0, |x| − λτw).
@@ -67,6 +70,9 @@ impl Pointwise<2> for Soft {
         let threshold = T::of(self.0) * weight * step;
         (x - threshold).max(T::zero()) + (x + threshold).min(T::zero())
     }
+    fn on_device(&self) -> (&'static str, [f64; 2]) {
+        ("soft", [self.0, 0.0])
+    }
 }
 
 /// The projection on |x| ≤ λw.
@@ -76,6 +82,9 @@ impl Pointwise<1> for Clip {
     fn at<T: Real>(&self, x: T, [weight]: [T; 1]) -> T {
         let limit = T::of(self.0) * weight;
         x.max(-limit).min(limit)
+    }
+    fn on_device(&self) -> (&'static str, [f64; 2]) {
+        ("clip", [self.0, 0.0])
     }
 }
 

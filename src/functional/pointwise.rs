@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::functional::group::PROGRAM;
 use crate::linalg::Steps;
+use crate::tensor::device::{Argument, Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, launch};
 use candle_core::Tensor;
 
@@ -35,6 +37,24 @@ impl<'a> From<Steps<'a>> for Column<'a> {
 /// A real function of an element and `N` columns.
 pub(super) trait Pointwise<const N: usize>: Sync {
     fn at<T: Real>(&self, x: T, columns: [T; N]) -> T;
+    /// The name of the same function in `functional.cu`, and its two constants.
+    fn on_device(&self) -> (&'static str, [f64; 2]);
+}
+
+/// The columns as `functional.cu` takes them, always three.
+fn three(gpu: &Gpu, constants: &[Option<f64>]) -> Vec<Argument> {
+    let mut next = 0;
+    let mut all = Vec::new();
+    for k in 0..3 {
+        match constants.get(k).copied().unwrap_or(Some(0.0)) {
+            Some(value) => all.extend(arguments![0usize, 0usize, value]),
+            None => {
+                all.extend(arguments![gpu.input(next), gpu.input_len(next), 0.0]);
+                next += 1;
+            }
+        }
+    }
+    all
 }
 
 /// x ← f(x, columns), element by element.
@@ -54,6 +74,12 @@ pub(super) fn map<const N: usize>(f: impl Pointwise<N>, columns: [Column; N], x:
                 });
             }
             Ok(())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let (name, [p, q]) = self.0.on_device();
+            let n = gpu.output_len(0);
+            let arguments = [arguments![gpu.output(0), n, p, q], &three(gpu, &self.1)].concat();
+            Some(gpu.run(&PROGRAM, &format!("map_{name}"), n, &arguments))
         }
     }
     let (constants, tensors) = split(columns);
@@ -83,6 +109,14 @@ pub(super) fn sum<const N: usize>(
                 x.par_chunks(CHUNK).enumerate().map(part).collect::<Vec<f64>>().iter().sum()
             };
             Ok(x.chunks(size).enumerate().map(total).collect())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<Vec<f64>>> {
+            let (name, [p, q]) = self.0.on_device();
+            let x = gpu.inputs() - 1;
+            let arguments = [arguments![gpu.input(x), p, q], &three(gpu, &self.1)].concat();
+            let shape = (self.2, gpu.input_len(x) / self.2, 1);
+            let sums = gpu.reduce(&PROGRAM, &format!("sum_{name}"), shape, &arguments);
+            Some(sums.map(|mut sums| sums.remove(0)))
         }
     }
     let (constants, mut tensors) = split(columns);

@@ -65,6 +65,9 @@ impl Pointwise<2> for Value {
     fn at<T: Real>(&self, x: T, [target, weight]: [T; 2]) -> T {
         weight * (x - target) * (x - target)
     }
+    fn on_device(&self) -> (&'static str, [f64; 2]) {
+        ("distance", [0.0; 2])
+    }
 }
 
 /// (x + λτw b) / (1 + λτw).
@@ -75,6 +78,9 @@ impl Pointwise<3> for Prox {
         let pull = T::of(self.0) * step * weight;
         (x + pull * target) / (T::one() + pull)
     }
+    fn on_device(&self) -> (&'static str, [f64; 2]) {
+        ("distance", [self.0, 0.0])
+    }
 }
 
 /// λw (x − σb) / (λw + σ).
@@ -84,6 +90,9 @@ impl Pointwise<3> for ProxConjugate {
     fn at<T: Real>(&self, x: T, [target, weight, step]: [T; 3]) -> T {
         let weight = T::of(self.0) * weight;
         weight * (x - step * target) / (weight + step)
+    }
+    fn on_device(&self) -> (&'static str, [f64; 2]) {
+        ("distance_conjugate", [self.0, 0.0])
     }
 }
 

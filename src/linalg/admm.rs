@@ -3,9 +3,10 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::linalg::sweep::{Lanes, sweep2};
+use crate::linalg::sweep::{Lanes, PROGRAM, sweep2};
 use crate::linalg::{ConjugateGradient, LinearOperator, Steps, Term};
 use crate::observe::{Observer, Solution, Termination, drive};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch, vector};
 
 /// ADMM (Boyd et al. 2011, section 3, over-relaxed) for min_x ½‖A x − y‖² + Σᵢ gᵢ(Kᵢ x) with convex gᵢ. The
@@ -242,5 +243,10 @@ impl Kernel for Exchange {
             }
             sums.map(Lanes::total)
         }))
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<Self::Output>> {
+        let (items, arrays) = (self.0, arguments![gpu.input(0), gpu.input(1), gpu.output(0), gpu.output(1)]);
+        let sums = gpu.reduce(&PROGRAM, "exchange", (items, gpu.output_len(0) / items.max(1), 5), arrays);
+        Some(sums.map(|sums| (0..items).map(|i| std::array::from_fn(|s| sums[s][i])).collect()))
     }
 }

@@ -4,8 +4,9 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::linalg::LinearOperator;
-use crate::linalg::sweep::{Lanes, sweep2};
+use crate::linalg::sweep::{Lanes, PROGRAM, sweep2};
 use crate::observe::{Observer, Outcome, Solution, Termination, drive};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
 /// Conjugate gradients (Hestenes and Stiefel 1952) for A x = b with A symmetric (Hermitian) positive
@@ -159,6 +160,14 @@ impl Kernel for Advance<'_> {
             [sum.total()]
         });
         Ok(sums.into_iter().map(|[s]| s).collect())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<Vec<f64>>> {
+        let items = self.0.len();
+        Some(gpu.upload(self.0).and_then(|alpha| {
+            let (d, q, x, r) = (gpu.input(0), gpu.input(1), gpu.output(0), gpu.output(1));
+            let shape = (items, gpu.output_len(0) / items, 1);
+            Ok(gpu.reduce(&PROGRAM, "advance", shape, arguments![d, q, x, r, alpha])?.remove(0))
+        }))
     }
 }
 

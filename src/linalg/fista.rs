@@ -3,9 +3,10 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::linalg::sweep::{Lanes, sweep};
+use crate::linalg::sweep::{Lanes, PROGRAM, sweep};
 use crate::linalg::{Proximal, Smooth, Steps};
 use crate::observe::{Observer, Solution, Termination, drive};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
 /// FISTA (Beck and Teboulle 2009) for min_x f(x) + g(x) with smooth f and proximal g, with adaptive restart
@@ -209,6 +210,11 @@ impl Kernel for Compare {
         };
         Ok(inputs[0].chunks(size).zip(inputs[1].chunks(size)).zip(inputs[2].chunks(size)).map(item).collect())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<Self::Output>> {
+        let (items, arrays) = (self.0, arguments![gpu.input(0), gpu.input(1), gpu.input(2)]);
+        let sums = gpu.reduce(&PROGRAM, "compare", (items, gpu.input_len(0) / items.max(1), 3), arrays);
+        Some(sums.map(|sums| (0..items).map(|i| std::array::from_fn(|s| sums[s][i])).collect()))
+    }
 }
 
 /// out ← x + β (x − last) for each item.
@@ -224,5 +230,11 @@ impl Kernel for Extrapolate<'_> {
             []
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (x, last, out, n) = (gpu.input(0), gpu.input(1), gpu.output(0), gpu.output_len(0));
+        let size = (n / self.0.len().max(1)).max(1);
+        let run = |beta| gpu.run(&PROGRAM, "extrapolate", n, arguments![x, last, out, n, size, beta]);
+        Some(gpu.upload(self.0).and_then(run))
     }
 }

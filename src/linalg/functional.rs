@@ -7,6 +7,8 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::linalg::sweep::PROGRAM;
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch, vector};
 
 /// Step sizes of a proximal map.
@@ -74,6 +76,10 @@ impl Kernel for Reciprocal {
     fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
         outputs[0].par_iter_mut().zip(inputs[0]).for_each(|(o, x)| *o = x.recip());
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let n = gpu.output_len(0);
+        Some(gpu.run(&PROGRAM, "reciprocal", n, arguments![gpu.input(0), gpu.output(0), n]))
     }
 }
 

@@ -4,8 +4,9 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::linalg::LinearOperator;
-use crate::linalg::sweep::sweep;
+use crate::linalg::sweep::{PROGRAM, sweep};
 use crate::observe::{Observer, Solution, Termination, drive};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
 /// LSQR (Paige and Saunders 1982) for min ‖A x − y‖² + μ‖x‖², batched: items have their own
@@ -125,6 +126,12 @@ impl Kernel for ScaleItems<'_> {
             []
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (x, n) = (gpu.output(0), gpu.output_len(0));
+        let size = (n / self.0.len().max(1)).max(1);
+        let run = |factors| gpu.run(&PROGRAM, "scale_items", n, arguments![x, n, size, factors]);
+        Some(gpu.upload(self.0).and_then(run))
     }
 }
 

@@ -3,9 +3,10 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::linalg::sweep::{Lanes, sweep};
+use crate::linalg::sweep::{Lanes, PROGRAM, sweep};
 use crate::linalg::{LinearOperator, PowerIteration, Proximal, Steps, Term};
 use crate::observe::{Observer, Solution, Termination, drive};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
 /// The primal-dual hybrid gradient method (Chambolle and Pock 2011; over-relaxed as in Condat 2013) for
@@ -298,6 +299,11 @@ fn step_from(base: &Tensor, steps: Steps<'_>, sign: f64, out: &mut Buffer) -> Re
             });
             Ok(())
         }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let (base, out, n) = (gpu.input(0), gpu.output(0), gpu.output_len(0));
+            let (steps, period) = if gpu.inputs() > 1 { (gpu.input(1), gpu.input_len(1)) } else { (base, 0) };
+            Some(gpu.run(&PROGRAM, "step_from", n, arguments![base, steps, period, out, n, self.0]))
+        }
     }
     match steps {
         Steps::Uniform(step) => launch(StepFrom(sign * step), &[base], &mut [out]),
@@ -328,6 +334,15 @@ fn relax(rho: f64, steps: Steps<'_>, next: &Tensor, x: &mut Buffer, items: usize
                 [moved.total(), total.total()]
             }))
         }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<Self::Output>> {
+            let Self(rho, step, items) = *self;
+            let (next, x, stepped) = (gpu.input(0), gpu.output(0), gpu.inputs() > 1);
+            let steps = gpu.input(usize::from(stepped));
+            let shape = (items, gpu.output_len(0) / items.max(1), 2);
+            let sums =
+                gpu.reduce(&PROGRAM, "relax", shape, arguments![next, steps, stepped, x, rho, 1.0 / step]);
+            Some(sums.map(|sums| (0..items).map(|i| [sums[0][i], sums[1][i]]).collect()))
+        }
     }
     match steps {
         Steps::Uniform(step) => launch(Relax(rho, step, items), &[next], &mut [x]),
@@ -347,5 +362,9 @@ impl Kernel for InverseOrOne {
             []
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let n = gpu.output_len(0);
+        Some(gpu.run(&PROGRAM, "inverse_or_one", n, arguments![gpu.output(0), n, self.0]))
     }
 }

@@ -3,6 +3,10 @@
 use rayon::prelude::*;
 
 use crate::tensor::Real;
+use crate::tensor::device::Program;
+
+/// The methods' updates for a device.
+pub(super) static PROGRAM: Program = Program { name: "linalg", source: include_str!("linalg.cu") };
 
 /// Elements a task.
 const CHUNK: usize = 1 << 13;

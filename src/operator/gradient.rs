@@ -5,7 +5,10 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
+
+static PROGRAM: Program = Program { name: "gradient", source: include_str!("gradient.cu") };
 
 /// Elements a task, at least one row.
 const TASK: usize = 1 << 14;
@@ -127,6 +130,16 @@ impl Axis {
 }
 
 impl Plan {
+    fn on_device(&self, gpu: &Gpu, function: &str) -> Option<Result<()>> {
+        let row = |axis: &Axis| [axis.length as f64, axis.stride as f64, axis.weight];
+        let table: Vec<f64> = self.axes.iter().flat_map(row).collect();
+        Some(gpu.upload(&table).and_then(|table| {
+            let n = gpu.output_len(0);
+            let arguments = arguments![gpu.input(0), gpu.output(0), table, n, self.item, self.axes.len()];
+            gpu.run(&PROGRAM, function, n, arguments)
+        }))
+    }
+
     fn task(&self) -> usize {
         (TASK / self.row).max(1) * self.row
     }
@@ -156,6 +169,9 @@ impl Kernel for Forward<'_> {
             });
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        self.0.on_device(gpu, "gradient")
     }
 }
 
@@ -193,6 +209,9 @@ impl Kernel for Backward<'_> {
             });
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        self.0.on_device(gpu, "divergence")
     }
 }
 
@@ -237,6 +256,9 @@ impl Kernel for Laplacian<'_> {
             });
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        self.0.on_device(gpu, "laplacian")
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+
 use crate::error::{Error, Result};
 use crate::prior::checkpoint::Prior;
 
@@ -21,14 +23,22 @@ impl Prior {
     /// # Errors
     /// [`Error::Parameter`] with the known names where there is no such prior; else as [`Prior::open`].
     pub fn find(name: &str) -> Result<Self> {
+        Self::find_on(name, &Device::Cpu)
+    }
+
+    /// [`Prior::find`] with the network on this device.
+    ///
+    /// # Errors
+    /// As [`Prior::find`].
+    pub fn find_on(name: &str, device: &Device) -> Result<Self> {
         if Path::new(name).exists() {
-            return Self::open(name);
+            return Self::open_on(name, device);
         }
         if let Some(path) = beside_the_program(name).into_iter().find(|path| path.is_file()) {
-            return Self::open(path);
+            return Self::open_on(path, device);
         }
         if let Some((name, bytes)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
-            return Self::from_bytes(bytes, format!("the prior `{name}`"));
+            return Self::from_bytes_on(bytes, format!("the prior `{name}`"), device);
         }
         Err(Error::parameter(
             "prior",
@@ -58,7 +68,7 @@ fn beside_the_program(name: &str) -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device, Tensor};
+    use candle_core::{DType, Tensor};
 
     use super::*;
     use crate::prior::Denoiser;

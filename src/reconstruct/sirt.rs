@@ -6,7 +6,10 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::linalg::{LinearOperator, magnitude_sums};
 use crate::observe::{Observer, Solution, Termination, drive};
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
+
+static PROGRAM: Program = Program { name: "reconstruct", source: include_str!("reconstruct.cu") };
 
 /// Elements a task.
 const CHUNK: usize = 1 << 14;
@@ -131,6 +134,11 @@ impl Kernel for Misfit {
         });
         Ok(sums.collect())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<Vec<f64>>> {
+        let shape = (self.0, gpu.output_len(0) / self.0.max(1), 1);
+        let arrays = arguments![gpu.input(0), gpu.input(1), gpu.output(0)];
+        Some(gpu.reduce(&PROGRAM, "misfit", shape, arrays).map(|mut sums| sums.remove(0)))
+    }
 }
 
 /// out ← max(lower, out + ω slope/columns).
@@ -154,5 +162,11 @@ impl Kernel for Update {
             });
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (slope, columns, n) = (gpu.input(0), gpu.input(1), gpu.output_len(0));
+        let arguments =
+            arguments![slope, columns, gpu.output(0), n, gpu.input_len(1), self.relaxation, self.lower];
+        Some(gpu.run(&PROGRAM, "update", n, arguments))
     }
 }

@@ -5,7 +5,9 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::linalg::{ConjugateGradient, LinearOperator};
+use crate::sampler::PROGRAM;
 use crate::sampler::{Problem, State};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Field, Kernel, Real, Space, Workspace, launch, vector};
 
 /// The data step of a guided sampler, applied to the denoised images x̂₀ at noise level σ. A is expected with
@@ -291,6 +293,11 @@ impl Kernel for AddNormal {
         });
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let n = gpu.output_len(0);
+        let arguments = arguments![gpu.input(0), gpu.output(0), n, n / self.slices, self.rho];
+        Some(gpu.run(&PROGRAM, "add_normal", n, arguments))
+    }
 }
 
 /// out ← out + ρ D_zᵀ(z − u).
@@ -319,6 +326,11 @@ impl Kernel for AddAdjoint {
             }
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (z, u, n) = (gpu.input(0), gpu.input(1), gpu.output_len(0));
+        let arguments = arguments![z, u, gpu.output(0), n, n / self.slices, self.rho];
+        Some(gpu.run(&PROGRAM, "add_adjoint", n, arguments))
     }
 }
 
@@ -353,5 +365,13 @@ impl Kernel for UpdateSplit {
             }
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let size = gpu.output_len(0) / self.slices;
+        let n = gpu.output_len(0) - size;
+        let width: usize = if self.field == Field::Complex { 2 } else { 1 };
+        let (x, z, u) = (gpu.input(0), gpu.output(0), gpu.output(1));
+        let arguments = arguments![x, z, u, n, size, width, self.threshold];
+        Some(gpu.run(&PROGRAM, "update_split", n / width, arguments))
     }
 }

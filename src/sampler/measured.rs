@@ -5,6 +5,8 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::sampler::PROGRAM;
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Field, Kernel, Real, Space, Workspace, launch};
 
 /// diag(w) A, or A itself: an operator with the noise of every datum divided out, as samplers see it. The weights may
@@ -83,6 +85,10 @@ impl Kernel for Weigh {
             }
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (w, out, n) = (gpu.input(0), gpu.output(0), gpu.output_len(0));
+        Some(gpu.run(&PROGRAM, "weigh", n, arguments![w, out, n, gpu.input_len(0), self.components]))
     }
 }
 

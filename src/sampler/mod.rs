@@ -53,6 +53,10 @@ pub use state::State;
 pub use stepper::{NoiseFrom, Stepper};
 pub use units::Normalized;
 
+/// The samplers' updates for a device.
+static PROGRAM: crate::tensor::device::Program =
+    crate::tensor::device::Program { name: "sampler", source: include_str!("sampler.cu") };
+
 /// A sampling method: parameters only; what changes from step to step is in [`State`].
 pub trait Sampler: Send + Sync + std::fmt::Debug {
     /// Its name in reports.

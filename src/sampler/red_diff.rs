@@ -3,9 +3,11 @@
 use crate::error::{Error, Result};
 use crate::linalg::{ConjugateGradient, LinearOperator};
 use crate::prior::schedule::Grid;
+use crate::sampler::PROGRAM;
 use crate::sampler::consistency::Shifted;
 use crate::sampler::state::STEPS;
 use crate::sampler::{Problem, Sampler, State};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::random::{Noise, normal};
 use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
@@ -116,5 +118,13 @@ impl Kernel for Adam {
             *x -= rate * *m / ((*v * correct).sqrt() + T::of(1e-8));
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let n = gpu.output_len(0);
+        let arrays = arguments![gpu.input(0), gpu.output(0), gpu.output(1), gpu.output(2), n];
+        let rate = self.rate / (1.0 - self.betas.0.powi(self.step));
+        let correct = 1.0 / (1.0 - self.betas.1.powi(self.step));
+        let numbers = arguments![self.betas.0, self.betas.1, rate, correct];
+        Some(gpu.run(&PROGRAM, "adam", n, &[arrays, numbers].concat()))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{DType, Device, Storage, Tensor};
 
 use crate::error::{Error, Result};
+use crate::tensor::device::Gpu;
 use crate::tensor::{Buffer, Real};
 
 /// A computation over contiguous slices, written once for `f32` and `f64`.
@@ -16,11 +17,16 @@ pub trait Kernel {
     type Output;
     /// The computation.
     fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<Self::Output>;
+    /// The same computation on a device, for kernels and arguments that have such a version. The others are staged.
+    fn on_device(&self, _: &Gpu) -> Option<Result<Self::Output>> {
+        None
+    }
 }
 
 /// Runs a kernel on tensors. All must have one element type, `f32` or `f64`.
 ///
-/// Arrays on another device are staged through the host; [`staged_bytes`] counts what that moved.
+/// Arrays on a CUDA device stay there where the kernel has a version for it ([`Kernel::on_device`]); otherwise they are
+/// staged through the host, and [`staged_bytes`] counts what that moved.
 ///
 /// # Errors
 /// [`Error::DType`] where the element types differ; what the kernel returns.
@@ -41,6 +47,10 @@ pub fn launch<K: Kernel>(kernel: K, inputs: &[&Tensor], outputs: &mut [&mut Buff
     let on_host =
         inputs.iter().all(|x| x.device().is_cpu()) && outputs.iter().all(|b| b.tensor().device().is_cpu());
     if !on_host {
+        #[cfg(feature = "cuda")]
+        if let Some(answer) = crate::tensor::device::cuda::run(&kernel, inputs, outputs) {
+            return answer;
+        }
         return staged(kernel, inputs, outputs);
     }
     match dtype {
@@ -94,7 +104,13 @@ fn on_cpu<T: Real, K: Kernel>(
         let Some(elements) = T::slice(data) else { unreachable!("checked by launch") };
         slices.push(&elements[start..start + layout.shape().elem_count()]);
     }
-    let mut call = |written: &mut [&mut [T]], kernel: K| kernel.run(&slices, written);
+    let mut call = |written: &mut [&mut [T]], kernel: K| {
+        #[cfg(all(test, unix))]
+        if let Some(answer) = crate::tensor::device::emulator::run(&kernel, &slices, written) {
+            return answer;
+        }
+        kernel.run(&slices, written)
+    };
     nest(outputs, Vec::with_capacity(outputs.len()), kernel, &mut call)?
 }
 

@@ -6,6 +6,9 @@
 
 mod buffer;
 pub(crate) mod complex;
+// Without the feature `cuda` there is no machine to run on.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+pub mod device;
 pub mod fft;
 mod kernel;
 pub mod random;

@@ -7,7 +7,10 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Space, launch};
+
+static PROGRAM: Program = Program { name: "random", source: include_str!("device/random.cu") };
 
 /// Names one array of random numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +93,11 @@ pub fn normal(noise: Noise, out: &mut Buffer) -> Result<()> {
                 }
             });
             Ok(())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let (Noise { seed, stream, step }, n) = (self.0, gpu.output_len(0));
+            let arguments = arguments![gpu.output(0), n, seed as usize, stream as usize, step as usize];
+            Some(gpu.run(&PROGRAM, "normal", n.div_ceil(2), arguments))
         }
     }
     launch(Normal(noise), &[], &mut [out])

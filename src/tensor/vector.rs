@@ -8,7 +8,10 @@ use num_complex::Complex;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::{Buffer, Field, Kernel, Real, as_complex, as_complex_mut, launch};
+
+static PROGRAM: Program = Program { name: "vector", source: include_str!("device/vector.cu") };
 
 /// Elements a task: small enough to stay in the cache, large enough to be worth a task.
 const CHUNK: usize = 1 << 14;
@@ -38,6 +41,11 @@ pub fn inner(x: &Tensor, y: &Tensor, items: usize) -> Result<Vec<f64>> {
             Ok((0..self.0)
                 .map(|i| dot(&inputs[0][i * size..(i + 1) * size], &inputs[1][i * size..(i + 1) * size]))
                 .collect())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<Vec<f64>>> {
+            let shape = (self.0, gpu.input_len(0) / self.0, 1);
+            let sums = gpu.reduce(&PROGRAM, "inner", shape, arguments![gpu.input(0), gpu.input(1)]);
+            Some(sums.map(|mut sums| sums.remove(0)))
         }
     }
     if x.elem_count() != y.elem_count() {
@@ -136,6 +144,17 @@ fn combine(own: Option<Vec<f64>>, weights: Vec<Vec<f64>>, terms: &[&Tensor], out
             }
             Ok(())
         }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let (n, items) = (gpu.output_len(0), self.own.as_ref().map_or(1, Vec::len));
+            let mut table: Vec<f64> = (0..gpu.inputs()).map(|k| Gpu::as_number(gpu.input(k))).collect();
+            table.extend(self.weights.iter().flatten());
+            table.extend(self.own.iter().flatten());
+            Some(gpu.upload(&table).and_then(|table| {
+                let (terms, keep) = (gpu.inputs(), self.own.is_some());
+                let arguments = arguments![gpu.output(0), n, (n / items).max(1), items, terms, keep, table];
+                gpu.run(&PROGRAM, "combine", n, arguments)
+            }))
+        }
     }
     for x in terms {
         same_count("linear combination", x, out)?;
@@ -154,6 +173,10 @@ pub fn copy(x: &Tensor, out: &mut Buffer) -> Result<()> {
                 .zip(inputs[0].par_chunks(CHUNK))
                 .for_each(|(o, x)| o.copy_from_slice(x));
             Ok(())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let n = gpu.input_len(0);
+            Some(gpu.run(&PROGRAM, "copy", n, arguments![gpu.input(0), gpu.output(0), 0usize, n]))
         }
     }
     same_count("copy", x, out)?;
@@ -175,6 +198,10 @@ pub fn copy_at(x: &Tensor, out: &mut Buffer, start: usize) -> Result<()> {
                 .for_each(|(o, x)| o.copy_from_slice(x));
             Ok(())
         }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let n = gpu.input_len(0);
+            Some(gpu.run(&PROGRAM, "copy", n, arguments![gpu.input(0), gpu.output(0), self.0, n]))
+        }
     }
     if start + x.elem_count() > out.tensor().elem_count() {
         return Err(Error::shape(
@@ -195,6 +222,10 @@ pub fn fill(value: f64, out: &mut Buffer) -> Result<()> {
             outputs[0].par_chunks_mut(CHUNK).for_each(|o| o.fill(T::of(self.0)));
             Ok(())
         }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let n = gpu.output_len(0);
+            Some(gpu.run(&PROGRAM, "fill", n, arguments![gpu.output(0), n, self.0]))
+        }
     }
     launch(Fill(value), &[], &mut [out])
 }
@@ -210,6 +241,10 @@ pub fn clamp(lower: f64, upper: f64, out: &mut Buffer) -> Result<()> {
                 .par_chunks_mut(CHUNK)
                 .for_each(|o| o.iter_mut().for_each(|o| *o = o.max(low).min(high)));
             Ok(())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let n = gpu.output_len(0);
+            Some(gpu.run(&PROGRAM, "clamp", n, arguments![gpu.output(0), n, self.0, self.1]))
         }
     }
     launch(Clamp(lower, upper), &[], &mut [out])
@@ -237,6 +272,13 @@ pub fn shrink(threshold: f64, field: Field, out: &mut Buffer) -> Result<()> {
                 }),
             });
             Ok(())
+        }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let (function, scalars) = match self.1 {
+                Field::Real => ("shrink_real", gpu.output_len(0)),
+                Field::Complex => ("shrink_complex", gpu.output_len(0) / 2),
+            };
+            Some(gpu.run(&PROGRAM, function, scalars, arguments![gpu.output(0), scalars, self.0]))
         }
     }
     if threshold.is_nan() || threshold < 0.0 {
@@ -279,6 +321,22 @@ pub fn multiply(w: &Tensor, weights: Weights, x: &Tensor, out: &mut Buffer) -> R
             });
             Ok(())
         }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let (w, x, out) = (gpu.input(0), gpu.input(1), gpu.output(0));
+            let (n, period) = (gpu.output_len(0), gpu.input_len(0));
+            let complex = |sign: f64| {
+                gpu.run(&PROGRAM, "multiply_complex", n / 2, arguments![w, x, out, n / 2, period / 2, sign])
+            };
+            let real = |repeat: usize| {
+                gpu.run(&PROGRAM, "multiply_real", n, arguments![w, x, out, n, period, repeat])
+            };
+            Some(match self.0 {
+                Weights::Elementwise => real(1),
+                Weights::RealOnComplex => real(2),
+                Weights::Complex => complex(1.0),
+                Weights::Conjugate => complex(-1.0),
+            })
+        }
     }
     let per_weight = if weights == Weights::RealOnComplex { 2 } else { 1 };
     if w.elem_count() == 0 || !x.elem_count().is_multiple_of(w.elem_count() * per_weight) {
@@ -315,6 +373,14 @@ pub fn require_finite(name: &str, x: &Tensor) -> Result<()> {
             let count: usize =
                 inputs[0].par_chunks(CHUNK).map(|c| c.iter().filter(|v| !v.is_finite()).count()).sum();
             Ok((count > 0).then(|| (count, inputs[0].iter().position(|v| !v.is_finite()).unwrap_or(0))))
+        }
+        /// Arrays that hold such a value are looked at on the host.
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<Self::Output>> {
+            let shape = (1, gpu.input_len(0), 1);
+            match gpu.reduce(&PROGRAM, "not_finite", shape, arguments![gpu.input(0)]) {
+                Ok(counts) if counts[0][0] > 0.0 => None,
+                counts => Some(counts.map(|_| None)),
+            }
         }
     }
     let Some((count, flat)) = launch(Bad, &[x], &mut [])? else { return Ok(()) };

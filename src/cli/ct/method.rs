@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use candle_core::Device;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
@@ -177,7 +178,7 @@ impl Method {
         observer: &mut dyn Observer,
     ) -> Outcome<Solution> {
         let (rays, y) = (Rays::of(scan)?, &scan.projections);
-        let a = rays.transform(&scan.target)?;
+        let a = rays.transform(&scan.target, &Device::Cpu)?;
         let max_iterations = settings.iterations();
         Ok(match self {
             Self::Fbp => {

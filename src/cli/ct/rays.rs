@@ -65,13 +65,13 @@ impl Rays {
     ///
     /// # Errors
     /// Pixels that are not square, rays that miss the image.
-    pub fn transform(&self, grid: &Grid) -> Result<Arc<dyn Projector>> {
-        let (image, dtype, device) = (image_grid(grid)?, DType::F32, Device::Cpu);
+    pub fn transform(&self, grid: &Grid, device: &Device) -> Result<Arc<dyn Projector>> {
+        let (image, dtype) = (image_grid(grid)?, DType::F32);
         Ok(match self {
-            Self::Parallel(beam) => Arc::new(RayTransform::new(&image, beam, dtype, &device)?),
-            Self::Fan(beam) => Arc::new(FanTransform::new(&image, &beam.vectors(), dtype, &device)?),
+            Self::Parallel(beam) => Arc::new(RayTransform::new(&image, beam, dtype, device)?),
+            Self::Fan(beam) => Arc::new(FanTransform::new(&image, &beam.vectors(), dtype, device)?),
             Self::Cone(beam) => {
-                Arc::new(ConeTransform::new(&volume_grid(grid)?, &beam.vectors(), dtype, &device)?)
+                Arc::new(ConeTransform::new(&volume_grid(grid)?, &beam.vectors(), dtype, device)?)
             }
         })
     }

@@ -51,11 +51,14 @@ fn normalized(
     units: Units,
     weighted: bool,
 ) -> Outcome<Normalized> {
-    let y = &scan.projections;
+    let y = &scan.projections.to_device(a.domain().device())?;
     let scale = scan.mu_water * units.scale / 1000.0;
     let offset = scan.mu_water * (1.0 + units.offset / 1000.0);
     Ok(match &scan::weights(scan)? {
-        Some(weights) if weighted => Normalized::weighted(a, y, weights, scale, offset)?,
+        Some(weights) if weighted => {
+            let weights = weights.to_device(y.device())?;
+            Normalized::weighted(a, y, &weights, scale, offset)?
+        }
         Some(weights) => {
             let variance = weights.recip()?.mean_all()?.to_scalar::<f32>()?;
             Normalized::new(a, y, f64::from(variance).sqrt(), scale, offset)?
@@ -72,7 +75,8 @@ pub fn run(
     chosen: &Chosen,
     output: &Path,
 ) -> Outcome<Reconstruction> {
-    let prior = chosen.open(Field::Real, "CT")?;
+    let device = chosen.device()?;
+    let prior = chosen.open(Field::Real, "CT", &device)?;
     let units = Units::of(&prior)?;
     let clock = Instant::now();
     let rays = Rays::of(scan)?;
@@ -80,7 +84,7 @@ pub fn run(
         let reason = "diffusion methods work on slices: expected a parallel or a fan beam, found a cone beam";
         return Err(wellposed::error::Error::Unsupported(reason.into()).into());
     }
-    let a = rays.transform(&scan.target)?;
+    let a = rays.transform(&scan.target, &device)?;
     let (views, pixel, range) = (a.views(), scan.target.spacing()[2], a.range().shape().to_vec());
     // DiffusionMBIR has its published weights, which are those of unweighted data.
     let whitened = method != diffusion::Method::Mbir;
@@ -112,7 +116,8 @@ fn start(scan: &CtScan, chosen: &Chosen, normalized: &Normalized) -> Outcome<Opt
     let settings = Settings::default().validated(Method::Tv)?;
     let solution = Method::Tv.reconstruct(scan, &settings, &mut progress)?;
     progress.finish();
-    Ok(Some(normalized.from_physical(usable(&solution, "tv")?)?))
+    let estimate = usable(&solution, "tv")?.to_device(normalized.data().device())?;
+    Ok(Some(normalized.from_physical(&estimate)?))
 }
 
 fn reconstruction(

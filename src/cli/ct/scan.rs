@@ -1,6 +1,6 @@
 //! From volumes in HU to scans and back.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use wellposed::error::{Error, Result};
 use wellposed::io::{CtScan, Grid, Provenance, Unit, Volume};
 use wellposed::linalg::LinearOperator;
@@ -52,7 +52,7 @@ impl Simulation {
     /// Scans `object` for a reconstruction on the grid `target`, which may be coarser.
     pub fn scan(&self, object: &Volume, target: &Grid, source: &str) -> Result<CtScan> {
         let mu = attenuation(object, self.mu_water)?;
-        let clean = self.rays.transform(object.grid())?.apply(&mu)?;
+        let clean = self.rays.transform(object.grid(), &Device::Cpu)?.apply(&mu)?;
         let (projections, weights) = match self.photons {
             None => (clean, None),
             Some(open_beam) => {

@@ -1,5 +1,6 @@
 //! Options of the diffusion methods.
 
+use candle_core::Device;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
@@ -19,7 +20,7 @@ pub enum Start {
     Tv,
 }
 
-/// Where the network runs.
+/// Where everything is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compute {
@@ -64,7 +65,7 @@ pub struct Options {
                      run starts at the beginning; one of another run is refused."
     )]
     resume: bool,
-    /// Where the network runs [default: cpu].
+    /// Where everything is computed: cpu, or (CT, in a build with the feature `cuda`) cuda [default: cpu].
     #[arg(long, value_enum, value_name = "DEVICE")]
     device: Option<Compute>,
     /// Bound of the working memory in GiB: how many slices go through the network at once [default: 4].
@@ -120,8 +121,9 @@ impl Options {
             return Err(Failure::usage("--memory", memory_gib, "expected GiB, more than 0"));
         }
         let device = self.device.unwrap_or(Compute::Cpu);
-        if device == Compute::Cuda {
-            return Err(Failure::usage("--device", "cuda", "the networks of this build run on the CPU"));
+        if device == Compute::Cuda && !cfg!(feature = "cuda") {
+            let reason = "this build runs on the CPU; one with `--features cuda` has it";
+            return Err(Failure::usage("--device", "cuda", reason));
         }
         let samples = self.samples.unwrap_or(1) as usize;
         if samples > 1 && !method.draws() {
@@ -147,12 +149,37 @@ impl Chosen {
         Self { start: Start::Noise, ..self }
     }
 
-    /// Opens the prior.
+    /// These options for a command that knows only the processor.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] where another device is asked for.
+    pub fn on_processor(&self, what: &str) -> Outcome<&Self> {
+        match self.device {
+            Compute::Cpu => Ok(self),
+            Compute::Cuda => {
+                Err(Failure::usage("--device", "cuda", &format!("{what} is computed on the processor")))
+            }
+        }
+    }
+
+    /// Where to compute.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] where there is no such device.
+    pub fn device(&self) -> Outcome<Device> {
+        match self.device {
+            Compute::Cpu => Ok(Device::Cpu),
+            Compute::Cuda => Device::new_cuda(0)
+                .map_err(|e| Failure::usage("--device", "cuda", &format!("no such device: {e}"))),
+        }
+    }
+
+    /// Opens the prior on a device.
     ///
     /// # Errors
     /// An unknown name, a damaged file, or a prior of another kind of image than `field`.
-    pub fn open(&self, field: Field, what: &str) -> Outcome<Prior> {
-        let prior = Prior::find(&self.prior).map_err(|error| match error {
+    pub fn open(&self, field: Field, what: &str, device: &Device) -> Outcome<Prior> {
+        let prior = Prior::find_on(&self.prior, device).map_err(|error| match error {
             Error::Parameter { .. } => Failure::Usage(format!("--prior: {error}")),
             error => Failure::Run(error),
         })?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use wellposed::error::Error;
 use wellposed::io::{Volume, atomic};
 use wellposed::observe::Termination;
@@ -83,7 +83,7 @@ impl Job<'_> {
             drawn.termination = solution.termination;
             let ended = solution.termination != Termination::Completed;
             if !ended || drawn.samples.is_empty() {
-                drawn.samples.push(solution.value);
+                drawn.samples.push(solution.value.to_device(&Device::Cpu)?);
             }
             if ended {
                 break;

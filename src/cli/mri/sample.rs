@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use wellposed::error::{Error, Result};
 use wellposed::io::{MriScan, Volume};
 use wellposed::linalg::LinearOperator;
@@ -27,7 +27,7 @@ pub fn run(
     chosen: &Chosen,
     output: &Path,
 ) -> Outcome<Reconstruction> {
-    let prior = chosen.open(Field::Complex, "MRI")?;
+    let prior = chosen.on_processor("MRI")?.open(Field::Complex, "MRI", &Device::Cpu)?;
     let clock = Instant::now();
     let Measured { encoding, data } = settings.encode(scan, Weighting::Noise)?;
     let classical = |method: Method| -> Outcome<Tensor> {

@@ -188,7 +188,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         options.reference = Some(arguments.image.clone());
     }
     let reference = options.prepare(target.shape())?;
-    let prior = chosen.open(Field::Real, "an image")?;
+    let prior = chosen.on_processor("restoration")?.open(Field::Real, "an image", &Device::Cpu)?;
     let range = arguments.window(&image, &prior)?;
     let (low, high) = prior.denoiser.range();
     let scale = (range.high - range.low) / (high - low);

@@ -5,11 +5,13 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::linalg::LinearOperator;
+use crate::operator::ct::device::{Way, cone};
 use crate::operator::ct::joseph::Lines;
 use crate::operator::ct::oblique::Oblique;
 use crate::operator::ct::transform::transpose;
 use crate::operator::ct::upright::Upright;
 use crate::operator::ct::{VectorBeam, VolumeGrid};
+use crate::tensor::device::{Gpu, Table};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
 /// The cone-beam ray transform (A μ)(row, view, bin) = ∫ μ dl by bilinear interpolation in the planes that a ray
@@ -27,6 +29,8 @@ pub struct ConeTransform {
     range: Space,
     upright: Upright,
     oblique: Oblique,
+    /// The views, for a device.
+    table: Table,
 }
 
 impl ConeTransform {
@@ -60,6 +64,7 @@ impl ConeTransform {
             range: Space::real(&[beam.rows, beam.views(), beam.bins], dtype, device),
             upright,
             oblique: Oblique::new(grid, beam, others),
+            table: Table::default(),
         })
     }
 
@@ -113,6 +118,9 @@ impl Kernel for Forward<'_> {
         }
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(cone(gpu, Way::Forward, &self.0.grid, &self.0.beam, &self.0.table))
+    }
 }
 
 struct Back<'a>(&'a ConeTransform);
@@ -129,6 +137,9 @@ impl Kernel for Back<'_> {
             sums.write(&a.grid, out);
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(cone(gpu, Way::Back, &self.0.grid, &self.0.beam, &self.0.table))
     }
 }
 

@@ -5,10 +5,12 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::operator::ct::device::{Way, fan};
 use crate::operator::ct::fan_joseph::{Band, Fan, LINES_A_TASK, SPREAD, project};
 use crate::operator::ct::joseph::Lines;
 use crate::operator::ct::transform::add_transposed;
 use crate::operator::ct::{ImageGrid, VectorBeam, VolumeGrid};
+use crate::tensor::device::{Gpu, Table};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
 /// Views whose rays are at hand at once in the back projection.
@@ -25,6 +27,8 @@ pub struct FanTransform {
     beam: VectorBeam,
     domain: Space,
     range: Space,
+    /// Rays and views, for a device.
+    tables: [Table; 2],
 }
 
 impl FanTransform {
@@ -67,6 +71,7 @@ impl FanTransform {
             beam: beam.clone(),
             domain: Space::real(&[grid.height, grid.width], dtype, device),
             range: Space::real(&[beam.views(), beam.bins], dtype, device),
+            tables: Default::default(),
         })
     }
 
@@ -123,6 +128,9 @@ impl Kernel for Forward<'_> {
         }
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(fan(gpu, Way::Forward, &self.0.grid, &self.0.beam, &self.0.tables))
+    }
 }
 
 struct Back<'a>(&'a FanTransform);
@@ -157,6 +165,9 @@ impl Kernel for Back<'_> {
             add_transposed(&columns, height, width, out);
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(fan(gpu, Way::Back, &self.0.grid, &self.0.beam, &self.0.tables))
     }
 }
 

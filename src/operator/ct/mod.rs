@@ -6,6 +6,7 @@
 mod cone;
 mod cone_transform;
 mod crossing;
+mod device;
 mod distance_weighted;
 mod fan;
 mod fan_joseph;

@@ -5,9 +5,11 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::operator::ct::device::{Way, parallel};
 use crate::operator::ct::joseph::{BLOCK, BackProject, Lines, Project, View};
 use crate::operator::ct::stack::{self, STACK};
 use crate::operator::ct::{ImageGrid, ParallelBeam};
+use crate::tensor::device::{Gpu, Table};
 use crate::tensor::simd::dispatch;
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
@@ -29,6 +31,8 @@ pub struct RayTransform {
     range: Space,
     /// Views whose lines are rows, then views whose lines are columns, with their places in the sinogram.
     classes: [Class; 2],
+    /// The views, for a device.
+    table: Table,
 }
 
 /// The views that follow one image axis.
@@ -74,6 +78,7 @@ impl RayTransform {
             domain: Space::real(&[grid.height, grid.width], dtype, device),
             range: Space::real(&[geometry.views(), geometry.bins], dtype, device),
             classes,
+            table: Table::default(),
         })
     }
 
@@ -103,6 +108,14 @@ impl RayTransform {
         let mut out = self.domain.buffer(batch)?;
         launch(Back(&interpolating), &[q], &mut [&mut out])?;
         Ok(out.freeze())
+    }
+
+    fn on_device(&self, gpu: &Gpu, way: Way) -> Result<()> {
+        let both = self.classes.iter().flat_map(|class| class.places.iter().zip(&class.views));
+        let mut views: Vec<_> = both.collect();
+        views.sort_by_key(|(place, _)| **place);
+        let views: Vec<View> = views.into_iter().map(|(_, view)| *view).collect();
+        parallel(gpu, way, &self.grid, self.geometry.bins, &views, &self.table)
     }
 
     /// The rays.
@@ -172,6 +185,9 @@ impl Kernel for Forward<'_> {
         }
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(self.0.on_device(gpu, Way::Forward))
+    }
 }
 
 impl Forward<'_> {
@@ -220,6 +236,9 @@ impl Kernel for Back<'_> {
             y.chunks(rays).zip(out.chunks_mut(pixels)).for_each(|(y, out)| self.slice(y, out));
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(self.0.on_device(gpu, Way::Back))
     }
 }
 

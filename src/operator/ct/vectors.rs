@@ -212,11 +212,11 @@ fn enters(source: &Vector, direction: &Vector, half: &Vector) -> bool {
     from < to
 }
 
-fn dot(a: &Vector, b: &Vector) -> f64 {
+pub(super) fn dot(a: &Vector, b: &Vector) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn cross(a: &Vector, b: &Vector) -> Vector {
+pub(super) fn cross(a: &Vector, b: &Vector) -> Vector {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 

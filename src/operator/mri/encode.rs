@@ -4,7 +4,9 @@ use num_complex::Complex;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::operator::mri::device::encode;
 use crate::tensor::complex::{add_conjugate_product, multiply, weight};
+use crate::tensor::device::Gpu;
 use crate::tensor::fft::{Direction, Origin, Plan};
 use crate::tensor::{Kernel, Real, as_complex, as_complex_mut};
 
@@ -76,6 +78,9 @@ impl Kernel for Encode<'_> {
             }
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        encode(gpu, self.pass, self.sizes, self.shape)
     }
 }
 

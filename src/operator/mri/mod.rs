@@ -4,6 +4,7 @@
 //! images [slices…, y, x], all complex; transforms are centred and orthonormal. Volumetric encoding has one
 //! more axis in front of y.
 
+mod device;
 mod encode;
 mod encoding;
 mod frames;

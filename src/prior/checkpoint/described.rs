@@ -15,6 +15,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -54,7 +55,7 @@ enum Format {
 }
 
 /// Reads the network that the JSON file at `path` describes.
-pub(super) fn open(path: &Path) -> Result<Prior> {
+pub(super) fn open(path: &Path, device: &Device) -> Result<Prior> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
     let file: File = serde_json::from_str(&text).map_err(|e| Error::format(path, e))?;
     let weights = match &file.weights {
@@ -65,7 +66,7 @@ pub(super) fn open(path: &Path) -> Result<Prior> {
             .find(|p| p.is_file())
             .ok_or_else(|| Error::format(path, "no weights beside it: name them in `weights`"))?,
     };
-    let mut tensors = Tensors::open(&weights)?;
+    let mut tensors = Tensors::open(&weights)?.on(device);
     match file.format {
         Format::GuidedDiffusion => guided(file, path, &mut tensors),
         Format::ScoreSde => score_sde(file, path, &mut tensors),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -71,7 +72,7 @@ fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 /// Reads a model or pipeline. Data are taken to lie in [−1, 1], as diffusers' own training does.
-pub(super) fn open(folder: &Path) -> Result<Prior> {
+pub(super) fn open(folder: &Path, device: &Device) -> Result<Prior> {
     let inner = folder.join("unet");
     let model = if inner.join("config.json").is_file() { inner } else { folder.to_path_buf() };
     let config_path = model.join("config.json");
@@ -98,7 +99,7 @@ pub(super) fn open(folder: &Path) -> Result<Prior> {
     let weights = WEIGHTS.iter().map(|name| model.join(name)).find(|p| p.is_file());
     let weights = weights
         .ok_or_else(|| Error::format(&model, format!("neither {} is there", WEIGHTS.join(" nor "))))?;
-    let mut tensors = Tensors::open(&weights)?;
+    let mut tensors = Tensors::open(&weights)?.on(device);
     tensors.rename(legacy);
     let size = match &config.sample_size {
         serde_json::Value::Number(n) => n.as_u64().map(|n| [n as usize; 2]),

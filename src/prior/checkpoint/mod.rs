@@ -14,6 +14,7 @@ mod tensors;
 use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::Device;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -66,14 +67,22 @@ impl Prior {
     /// NaN, and what is wrong with the metadata; [`Error::Parameter`] naming a field of a configuration that is not
     /// known.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_on(path, &Device::Cpu)
+    }
+
+    /// [`Prior::open`] with the network on this device.
+    ///
+    /// # Errors
+    /// As [`Prior::open`].
+    pub fn open_on(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            return diffusers::open(path);
+            return diffusers::open(path, device);
         }
         let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
         let beside = path.with_extension("json");
         match &*ending {
-            "json" => described::open(path),
+            "json" => described::open(path, device),
             "pt" | "pth" | "bin" | "ckpt" if !beside.exists() => {
                 let reason = format!(
                     "this file doesn't say what network it holds: describe it in {}",
@@ -81,13 +90,13 @@ impl Prior {
                 );
                 Err(Error::format(path, reason))
             }
-            "pt" | "pth" | "bin" | "ckpt" => described::open(&beside),
+            "pt" | "pth" | "bin" | "ckpt" => described::open(&beside, device),
             _ => {
                 let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
                 if beside.exists() && !own::is_ours(&bytes) {
-                    return described::open(&beside);
+                    return described::open(&beside, device);
                 }
-                Self::from_bytes(&bytes, path)
+                own::read(&bytes, path, device)
             }
         }
     }
@@ -97,7 +106,15 @@ impl Prior {
     /// # Errors
     /// As [`Prior::open`].
     pub fn from_bytes(bytes: &[u8], path: impl AsRef<Path>) -> Result<Self> {
-        own::read(bytes, path.as_ref())
+        Self::from_bytes_on(bytes, path, &Device::Cpu)
+    }
+
+    /// [`Prior::from_bytes`] with the network on this device.
+    ///
+    /// # Errors
+    /// As [`Prior::open`].
+    pub fn from_bytes_on(bytes: &[u8], path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        own::read(bytes, path.as_ref(), device)
     }
 }
 

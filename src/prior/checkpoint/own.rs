@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
@@ -51,7 +51,7 @@ pub(super) fn is_ours(bytes: &[u8]) -> bool {
 }
 
 /// Reads a prior from the contents of a file.
-pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Prior> {
+pub(super) fn read(bytes: &[u8], path: &Path, device: &Device) -> Result<Prior> {
     let fail = |e: &dyn std::fmt::Display| Error::format(path, e);
     let (_, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|e| fail(&format!("no safetensors file: {e}")))?;
@@ -76,7 +76,7 @@ pub(super) fn read(bytes: &[u8], path: &Path) -> Result<Prior> {
     if !(sigma_data > 0.0 && sigma_data.is_finite()) {
         return Err(fail(&format!("sigma_data is {sigma_data}, expected a positive number")));
     }
-    let mut tensors = Tensors::from_safetensors(bytes, path)?;
+    let mut tensors = Tensors::from_safetensors(bytes, path)?.on(device);
     let network = UNet::new(header.network.clone(), &mut |name, shape| tensors.fetch(name, shape))?;
     let description = Description {
         name: header.name,

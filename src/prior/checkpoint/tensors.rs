@@ -18,11 +18,23 @@ pub(super) struct Tensors {
     all: HashMap<String, (Vec<usize>, Vec<f32>)>,
     order: Vec<String>,
     parameters: usize,
+    device: Device,
 }
 
 impl Tensors {
     fn empty(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), all: HashMap::new(), order: Vec::new(), parameters: 0 }
+        Self {
+            path: path.to_path_buf(),
+            all: HashMap::new(),
+            order: Vec::new(),
+            parameters: 0,
+            device: Device::Cpu,
+        }
+    }
+
+    /// The same, to be fetched to this device.
+    pub(super) fn on(self, device: &Device) -> Self {
+        Self { device: device.clone(), ..self }
     }
 
     fn insert(&mut self, name: &str, shape: Vec<usize>, values: Vec<f32>) {
@@ -102,7 +114,7 @@ impl Tensors {
             return Err(fail(format!(": element {index} is {}", values[index])));
         }
         self.parameters += values.len();
-        Ok(Tensor::from_vec(values.clone(), shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(values.clone(), shape, &self.device)?)
     }
 
     /// Gives tensors other names.

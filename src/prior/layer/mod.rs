@@ -6,6 +6,7 @@
 mod attention;
 mod conv;
 mod dense;
+mod device;
 mod norm;
 mod ops;
 mod resample;

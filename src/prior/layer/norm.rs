@@ -2,8 +2,8 @@
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result as CandleResult, Shape, Tensor};
 
-use super::Fetch;
 use super::ops::{done, map, read, slice};
+use super::{Fetch, device};
 use crate::error::{Error, Result};
 use crate::prior::kernel::map::{self as maps, Map};
 use crate::prior::kernel::norm::{self as kernel};
@@ -61,7 +61,11 @@ impl Norm {
         };
         let op = Normalise(kernel::Norm { groups: self.groups, epsilon: self.epsilon, silu });
         if !x.device().is_cpu() {
-            return op.portable(x, &gamma, &beta);
+            // The fused layer knows no gradients.
+            if [x, &gamma, &beta].iter().any(|t| t.track_op()) {
+                return op.portable(x, &gamma, &beta);
+            }
+            return device::normalise(&op.0, &x.contiguous()?, &gamma.contiguous()?, &beta.contiguous()?);
         }
         Ok(x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?)
     }

@@ -133,3 +133,19 @@ fn resampling_sums_and_folding() {
 fn elements(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
 }
+
+#[cfg(unix)]
+#[test]
+fn fused_normalisation_for_a_device() {
+    use crate::tensor::device::emulator::emulated;
+    for (silu, groups) in [(false, 3), (true, 12), (true, 1)] {
+        let settings = Settings { groups, epsilon: 1e-5, silu };
+        let (x, gamma, beta) = (draw(&[2, 19, 17, 12], 1), draw(&[2, 12], 2), draw(&[2, 12], 3));
+        let expected = Normalise(settings).portable(&x, &gamma, &beta).unwrap();
+        let run = || super::device::normalise(&settings, &x, &gamma, &beta).unwrap();
+        assert!(relative_difference(&run(), &expected).unwrap() < 2e-6);
+        let Some((found, launched, fallen_back)) = emulated(run) else { return };
+        assert!(launched == 3 && fallen_back == 0);
+        assert!(relative_difference(&found, &expected).unwrap() < 2e-6);
+    }
+}

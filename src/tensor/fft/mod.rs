@@ -13,6 +13,7 @@ mod plan;
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::tensor::device::{Address, Gpu};
 use crate::tensor::{Buffer, Kernel, Real, as_complex, as_complex_mut, launch};
 
 pub use plan::Plan;
@@ -82,6 +83,17 @@ pub fn transform(
             plan.run(self.1, as_complex(inputs[0]), as_complex_mut(outputs[0]));
             Ok(())
         }
+        fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+            let Self(shape, direction, origin) = *self;
+            let (x, out) = (gpu.input(0), gpu.output(0));
+            let items = gpu.input_len(0) / 2 / shape.iter().product::<usize>();
+            let axes = three(shape)?;
+            Some(if origin == Origin::Corner {
+                gpu.copy(x, out, gpu.input_len(0)).and_then(|()| on_device(gpu, items, axes, direction, out))
+            } else {
+                centred(gpu, items, axes, direction, x, out)
+            })
+        }
     }
     let rank = x.rank();
     if axes == 0 || rank < axes + 1 || x.dims()[rank - 1] != 2 || x.elem_count() == 0 {
@@ -92,6 +104,56 @@ pub fn transform(
         return Err(Error::shape("Fourier transform", format!("output of shape {:?}", x.dims()), out.dims()));
     }
     launch(Transform(&x.dims()[rank - 1 - axes..rank - 1], direction, origin), &[x], &mut [out])
+}
+
+/// The lengths of one to three axes, those that are missing as 1.
+pub(crate) fn three(shape: &[usize]) -> Option<[usize; 3]> {
+    match *shape {
+        [a] => Some([1, 1, a]),
+        [a, b] => Some([1, a, b]),
+        [a, b, c] => Some([a, b, c]),
+        _ => None,
+    }
+}
+
+/// The factor that makes an unscaled transform unitary.
+pub(crate) fn unitary(axes: [usize; 3]) -> f64 {
+    (axes.iter().product::<usize>() as f64).sqrt().recip()
+}
+
+/// data ← the unscaled transforms of arrays about index 0.
+pub(crate) fn unscaled(
+    gpu: &Gpu,
+    items: usize,
+    axes: [usize; 3],
+    direction: Direction,
+    data: Address,
+) -> Result<()> {
+    let lengths: Vec<usize> = axes.iter().copied().skip_while(|n| *n == 1).collect();
+    if lengths.is_empty() {
+        return Ok(());
+    }
+    gpu.fourier(&lengths, items, direction == Direction::Inverse, data)
+}
+
+fn on_device(gpu: &Gpu, items: usize, axes: [usize; 3], direction: Direction, out: Address) -> Result<()> {
+    unscaled(gpu, items, axes, direction, out)?;
+    gpu.scale(out, 2 * items * axes.iter().product::<usize>(), unitary(axes))
+}
+
+/// out ← the transform of arrays about their middle.
+fn centred(
+    gpu: &Gpu,
+    items: usize,
+    axes: [usize; 3],
+    direction: Direction,
+    x: Address,
+    out: Address,
+) -> Result<()> {
+    let data = gpu.scratch(2 * items * axes.iter().product::<usize>())?;
+    gpu.rotate(x, data, (items, axes), false, 1.0)?;
+    unscaled(gpu, items, axes, direction, data)?;
+    gpu.rotate(data, out, (items, axes), true, unitary(axes))
 }
 
 #[cfg(test)]
