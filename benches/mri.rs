@@ -22,7 +22,7 @@ const REPETITIONS: usize = 3;
 type Strength = (f64, usize);
 
 fn sense((lambda, max_iterations): Strength) -> ConjugateGradientSense {
-    ConjugateGradientSense { lambda, max_iterations, tolerance: 0.0 }
+    ConjugateGradientSense { lambda, max_iterations, tolerance: 0.0, stop: None }
 }
 
 fn wavelet((lambda, max_iterations): Strength) -> WaveletSense {
@@ -31,7 +31,7 @@ fn wavelet((lambda, max_iterations): Strength) -> WaveletSense {
 
 fn total_variation((lambda, max_iterations): Strength) -> TotalVariationSense {
     let solver = Admm { max_iterations, tolerance: 0.0, ..TotalVariationSense::default().solver };
-    TotalVariationSense { lambda, solver }
+    TotalVariationSense { lambda, solver, stop: None }
 }
 
 fn reconstruct(method: &str, strength: Strength, encoding: &Sense, kspace: &Tensor) -> Tensor {

@@ -3,6 +3,8 @@
 
 #[path = "cli/diffusion.rs"]
 mod diffusion;
+#[path = "cli/mri.rs"]
+mod mri;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

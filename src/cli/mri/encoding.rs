@@ -4,12 +4,13 @@ use candle_core::{DType, Device, Tensor};
 use wellposed::error::{Error, Result};
 use wellposed::io::MriScan;
 use wellposed::linalg::LinearOperator;
-use wellposed::operator::mri::{Encoding, NonCartesianSense, Sense};
+use wellposed::operator::mri::{Encoding, NonCartesianSense, OffResonance, Sense};
 use wellposed::operator::{Accuracy, Nufft};
-use wellposed::reconstruct::mri::{Espirit, calibration_region, low_resolution_maps};
+use wellposed::reconstruct::mri::{Espirit, Walsh, calibration_region, low_resolution_maps};
 use wellposed::tensor::{Buffer, Space, Workspace, fft};
 
 use super::method::Maps;
+use super::volumetric;
 
 /// Below this many samples a side the centre has too few kernels for ESPIRiT to tell signal from noise.
 const LEAST_FOR_ESPIRIT: usize = 14;
@@ -19,12 +20,44 @@ const LEAST_FOR_ESPIRIT: usize = 14;
 pub enum Encoded {
     Cartesian(Sense),
     Along(Box<NonCartesianSense>),
+    OffResonance(Box<OffResonance<Encoded>>),
 }
 
 /// An operator and its data.
 pub struct Measured {
     pub encoding: Encoded,
     pub data: Tensor,
+}
+
+/// Phases off by less than this don't show.
+const PHASE_TOLERANCE: f64 = 1e-3;
+
+impl Measured {
+    /// The same data, encoded in a field that is off by `field` Hz [slice, y, x]; a readout takes `duration` seconds, along
+    /// kx or along an arm of the trajectory.
+    pub fn off_resonance(self, scan: &MriScan, field: &Tensor, duration: f64) -> Result<Self> {
+        if volumetric::is_volumetric(scan) {
+            let reason = "a field map for a scan in three dimensions, whose readout is transformed already";
+            return Err(Error::Unsupported(reason.into()));
+        }
+        let shape = scan.target.shape();
+        let one = [&[1], &shape[1..]].concat();
+        if field.dims() != shape && field.dims() != one {
+            return Err(Error::shape(
+                "field map",
+                format!("{shape:?} or {one:?}, as the image"),
+                field.dims(),
+            ));
+        }
+        let field = if field.dims() == one { field.get(0)? } else { field.clone() };
+        let samples = scan.kspace.dims()[3];
+        let time = |i: usize| duration * (i % samples) as f64 / samples as f64;
+        // Readouts on a grid are all alike; along a trajectory their samples follow one another.
+        let count = if scan.trajectory.is_some() { scan.mask.elem_count() } else { samples };
+        let times = Tensor::from_vec((0..count).map(time).collect::<Vec<_>>(), count, &Device::Cpu)?;
+        let encoding = OffResonance::new(self.encoding, &field, &times, PHASE_TOLERANCE)?;
+        Ok(Self { encoding: Encoded::OffResonance(Box::new(encoding)), data: self.data })
+    }
 }
 
 /// How samples along a trajectory count.
@@ -52,7 +85,7 @@ pub fn encode(scan: &MriScan, maps: Maps, calibration: usize, weighting: Weighti
         _ => {
             let grid = gridded(&fourier, &density, &data)?;
             let side = calibration.min(height).min(width);
-            estimate(&grid, maps, [side, side])?
+            estimate(&grid, maps, [side, side], None)?
         }
     };
     let weights = (weighting == Weighting::Area).then_some(&density);
@@ -72,23 +105,22 @@ fn cartesian(scan: &MriScan, maps: Maps, calibration: usize) -> Result<Measured>
         _ if scan.kspace.dims()[1] == 1 => Sense::single_coil(&scan.mask, DType::F32, &Device::Cpu)?,
         _ => {
             let region = calibration_region(&scan.mask, calibration)?;
-            Sense::new(&estimate(&scan.kspace, maps, region)?, &scan.mask)?
+            Sense::new(&estimate(&scan.kspace, maps, region, scan.noise)?, &scan.mask)?
         }
     };
     Ok(Measured { encoding: Encoded::Cartesian(encoding), data })
 }
 
-/// Coil maps from the central `region` of Cartesian k-space.
-fn estimate(kspace: &Tensor, maps: Maps, region: [usize; 2]) -> Result<Tensor> {
-    let espirit = match maps {
-        Maps::Auto => region.iter().all(|side| *side >= LEAST_FOR_ESPIRIT),
-        Maps::Espirit => true,
-        Maps::LowResolution => false,
-    };
-    if espirit {
-        Ok(Espirit::default().maps(kspace, region)?.maps)
-    } else {
-        low_resolution_maps(kspace, region)
+/// Coil maps from the central `region` of Cartesian k-space with this `noise`, where it is known.
+fn estimate(kspace: &Tensor, maps: Maps, region: [usize; 2], noise: Option<f64>) -> Result<Tensor> {
+    let espirit = Espirit { noise, ..Espirit::default() };
+    match maps {
+        Maps::Auto if region.iter().all(|side| *side >= LEAST_FOR_ESPIRIT) => {
+            Ok(espirit.maps(kspace, region)?.maps)
+        }
+        Maps::Espirit => Ok(espirit.maps(kspace, region)?.maps),
+        Maps::Auto | Maps::LowResolution => low_resolution_maps(kspace, region),
+        Maps::Walsh => Walsh::default().maps(kspace, region),
     }
 }
 
@@ -114,6 +146,7 @@ impl Encoded {
         match self {
             Self::Cartesian(encoding) => encoding,
             Self::Along(encoding) => &**encoding,
+            Self::OffResonance(encoding) => &**encoding,
         }
     }
 }
@@ -141,18 +174,28 @@ impl Encoding for Encoded {
         match self {
             Self::Cartesian(encoding) => encoding.image_shape(),
             Self::Along(encoding) => encoding.image_shape(),
+            Self::OffResonance(encoding) => encoding.image_shape(),
         }
     }
     fn support(&self) -> Result<Tensor> {
         match self {
             Self::Cartesian(encoding) => encoding.support(),
             Self::Along(encoding) => encoding.support(),
+            Self::OffResonance(encoding) => encoding.support(),
         }
     }
     fn squared_norm_bound(&self) -> Result<f64> {
         match self {
             Self::Cartesian(encoding) => encoding.squared_norm_bound(),
             Self::Along(encoding) => encoding.squared_norm_bound(),
+            Self::OffResonance(encoding) => encoding.squared_norm_bound(),
+        }
+    }
+    fn noise_energy(&self) -> Result<f64> {
+        match self {
+            Self::Cartesian(encoding) => encoding.noise_energy(),
+            Self::Along(encoding) => encoding.noise_energy(),
+            Self::OffResonance(encoding) => encoding.noise_energy(),
         }
     }
 }

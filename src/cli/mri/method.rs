@@ -1,21 +1,24 @@
 //! The methods of `wellposed mri reconstruct`: their names, settings and defaults.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use candle_core::Tensor;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::io::MriScan;
+use wellposed::io::{MriScan, read_volume};
 use wellposed::linalg::Admm;
 use wellposed::observe::{Observer, Solution, Termination};
 use wellposed::operator::mri::Sense;
 use wellposed::reconstruct::mri::{
-    ConjugateGradientSense, Grappa, PartialFourier, TotalVariationSense, WaveletSense, zero_filled,
+    ConjugateGradientSense, Discrepancy, Grappa, PartialFourier, TotalVariationSense, WaveletSense,
+    estimate_noise, zero_filled,
 };
-use wellposed::tensor::{Buffer, fft};
+use wellposed::tensor::{Buffer, Field, fft};
 
 use super::encoding::{Encoded, Measured, Weighting, encode};
+use crate::cli::console;
 use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
 
@@ -64,10 +67,12 @@ pub enum Maps {
     Espirit,
     /// Ratios of low-resolution images of the fully sampled centre.
     LowResolution,
+    /// Dominant combinations of coils around each point of low-resolution images (Walsh).
+    Walsh,
 }
 
 /// Settings of the methods; each has its own defaults.
-#[derive(Clone, Copy, Debug, Args, Serialize)]
+#[derive(Clone, Debug, Args, Serialize)]
 pub struct Settings {
     /// Iterations at most [default: sense 30, wavelet 60, tv 50, pocs 20].
     #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N")]
@@ -81,6 +86,32 @@ pub struct Settings {
     /// Largest side of the fully sampled centre that coil maps are estimated from, in samples.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(4..=256), value_name = "N")]
     calibration: u32,
+    /// Stop once the data are fitted as well as their noise lets them be.
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1",
+        value_name = "FACTOR",
+        long_help = "Stop sense, wavelet or tv as soon as the squared residual is at most FACTOR [default: 1] times what the \
+                     noise leaves. The noise is the scan's, or else estimated from the outer columns of k-space. With \
+                     --strength 0, sense is regularised by that alone."
+    )]
+    stop_at_noise: Option<f64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    field: OffResonance,
+}
+
+/// Correction of off-resonance.
+#[derive(Clone, Debug, Default, Args, Serialize)]
+pub struct OffResonance {
+    /// Map of the field's offset in Hz, on the grid of the image: corrects for off-resonance.
+    #[arg(long, value_name = "FILE", requires = "readout")]
+    field_map: Option<PathBuf>,
+    /// With --field-map: how long a readout takes, along kx or along an arm of the trajectory.
+    #[arg(long, value_name = "MS", requires = "field_map")]
+    readout: Option<f64>,
 }
 
 impl Settings {
@@ -89,6 +120,19 @@ impl Settings {
     /// # Errors
     /// [`Failure::Usage`] for what is out of range.
     pub fn validated(self, method: Method) -> Outcome<Self> {
+        if let Some(factor) = self.stop_at_noise {
+            if !(factor > 0.0 && factor.is_finite()) {
+                return Err(Failure::usage("--stop-at-noise", factor, "expected a positive factor"));
+            }
+            if !matches!(method, Method::Sense | Method::Wavelet | Method::Tv) {
+                return Err(Failure::Usage(format!("--stop-at-noise: {} does not iterate", method.name())));
+            }
+        }
+        if let Some(readout) = self.field.readout
+            && !(readout > 0.0 && readout.is_finite())
+        {
+            return Err(Failure::usage("--readout", readout, "expected milliseconds, above 0"));
+        }
         if !(self.strength >= 0.0 && self.strength.is_finite()) {
             return Err(Failure::usage("--strength", self.strength, "expected a factor, at least 0"));
         }
@@ -107,8 +151,8 @@ impl Settings {
     }
 
     /// Settings for the classical method that a sampler starts at.
-    pub fn for_start(self) -> Self {
-        Self { iterations: None, strength: 1.0, ..self }
+    pub fn for_start(&self) -> Self {
+        Self { iterations: None, strength: 1.0, stop_at_noise: None, ..self.clone() }
     }
 
     /// Strength of the regularisation or of the prior, relative to the default.
@@ -118,7 +162,32 @@ impl Settings {
 
     /// The encoding of the scan, and its data.
     pub fn encode(&self, scan: &MriScan, weighting: Weighting) -> Outcome<Measured> {
-        Ok(encode(scan, self.maps, self.calibration as usize, weighting)?)
+        let measured = encode(scan, self.maps, self.calibration as usize, weighting)?;
+        let (Some(path), Some(milliseconds)) = (&self.field.field_map, self.field.readout) else {
+            return Ok(measured);
+        };
+        let field = read_volume(path)?;
+        if field.field() != Field::Real {
+            return Err(Error::format(path, "expected a map in Hz, found complex numbers").into());
+        }
+        Ok(measured.off_resonance(scan, field.data(), 1e-3 * milliseconds)?)
+    }
+
+    /// The discrepancy at which to stop, where it is asked for.
+    fn stop(&self, scan: &MriScan) -> Outcome<Option<Discrepancy>> {
+        let Some(factor) = self.stop_at_noise else { return Ok(None) };
+        let noise = match scan.noise {
+            Some(noise) if noise > 0.0 => noise,
+            _ => {
+                let noise = estimate_noise(&scan.kspace)?;
+                console::say(&format!(
+                    "The outer columns of k-space have noise of {:.3e}, of a maximum of 1.",
+                    noise
+                ));
+                noise
+            }
+        };
+        Ok(Some(Discrepancy { noise, factor }))
     }
 }
 
@@ -151,6 +220,7 @@ impl Method {
     ) -> Outcome<Solution> {
         let Measured { encoding, data } = settings.encode(scan, Weighting::Area)?;
         let y = &data;
+        let stop = settings.stop(scan)?;
         let max_iterations = settings.iterations.unwrap_or(1) as usize;
         Ok(match self {
             Self::ZeroFilled => one_step(|| zero_filled(&encoding, y))?,
@@ -174,18 +244,19 @@ impl Method {
             Self::Sense => {
                 let default = ConjugateGradientSense::default();
                 let lambda = settings.strength * default.lambda;
-                ConjugateGradientSense { lambda, max_iterations, ..default }
+                ConjugateGradientSense { lambda, max_iterations, stop, ..default }
                     .reconstruct(&encoding, y, observer)?
             }
             Self::Wavelet => {
                 let default = WaveletSense::default();
                 let lambda = settings.strength * default.lambda;
-                WaveletSense { lambda, max_iterations, ..default }.reconstruct(&encoding, y, observer)?
+                WaveletSense { lambda, max_iterations, stop, ..default }
+                    .reconstruct(&encoding, y, observer)?
             }
             Self::Tv => {
-                let TotalVariationSense { lambda, solver } = TotalVariationSense::default();
+                let TotalVariationSense { lambda, solver, .. } = TotalVariationSense::default();
                 let solver = Admm { max_iterations, ..solver };
-                let method = TotalVariationSense { lambda: settings.strength * lambda, solver };
+                let method = TotalVariationSense { lambda: settings.strength * lambda, solver, stop };
                 method.reconstruct(&encoding, y, observer)?
             }
             _ => return Err(Error::Unsupported(format!("{} needs a prior", self.name())).into()),
@@ -204,7 +275,8 @@ fn one_step(method: impl FnOnce() -> wellposed::error::Result<Tensor>) -> Outcom
 /// The same coils with all of Cartesian k-space.
 fn fully_sampled(method: Method, encoding: &Encoded) -> Outcome<Sense> {
     let Encoded::Cartesian(sense) = encoding else {
-        let reason = format!("{} needs Cartesian k-space, found a trajectory", method.name());
+        let reason =
+            format!("{} needs Cartesian k-space without a field map, not a trajectory", method.name());
         return Err(Error::Unsupported(reason).into());
     };
     Ok(Sense::new(sense.maps(), &sense.mask().ones_like()?)?)

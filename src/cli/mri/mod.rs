@@ -7,6 +7,7 @@ mod reconstruct;
 mod sample;
 mod scan;
 mod simulate;
+mod volumetric;
 
 use clap::Subcommand;
 

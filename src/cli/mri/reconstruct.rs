@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::coils::Coils;
 use super::method::{Method, Settings};
-use super::{sample, scan};
+use super::{sample, scan, volumetric};
 use crate::cli::deliver::{Options, Reconstruction, deliver, usable};
 use crate::cli::diffusion::{self, Chosen};
 use crate::cli::failure::Outcome;
@@ -22,6 +22,14 @@ pub struct Arguments {
     /// Which array of the file, where it holds several.
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
+    /// The array is k-space of a volume, [(coil,) kz, ky, kx].
+    #[arg(
+        long = "3d",
+        long_help = "The array is k-space of a volume, [(coil,) kz, ky, kx], with one fully sampled axis, the readout: after a \
+                     transform along it the slices are reconstructed one by one. A .cfl with three axes, and scans \
+                     of mri simulate, say so themselves."
+    )]
+    volumetric: bool,
     /// Method.
     #[arg(short, long, value_enum, value_name = "METHOD")]
     method: Method,
@@ -51,19 +59,23 @@ struct Config<'a> {
 
 pub fn run(arguments: &Arguments) -> Outcome {
     let method = arguments.method;
-    let settings = arguments.settings.validated(method)?;
+    let settings = arguments.settings.clone().validated(method)?;
     let chosen = match method.diffusion() {
         Some(method) => Some(arguments.diffusion.chosen(method, "brain")?),
         None => arguments.diffusion.refuse(method.name()).map(|()| None)?,
     };
-    let scan = scan::read(&arguments.scan, arguments.dataset.as_deref())?;
+    let scan = if arguments.volumetric {
+        volumetric::read(&arguments.scan, arguments.dataset.as_deref())?
+    } else {
+        scan::read(&arguments.scan, arguments.dataset.as_deref())?
+    };
     let scan = arguments.coils.prepare(scan)?;
     let reference = arguments.options.prepare(scan::shape(&scan))?;
     let config = Config {
         scan: &arguments.scan,
         dataset: &arguments.dataset,
         method,
-        settings,
+        settings: settings.clone(),
         coils: arguments.coils,
         diffusion: chosen.clone(),
     };

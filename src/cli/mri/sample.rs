@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use wellposed::error::{Error, Result};
 use wellposed::io::{MriScan, Volume};
 use wellposed::linalg::LinearOperator;
+use wellposed::reconstruct::mri::estimate_noise;
 use wellposed::sampler::{AdmmTv, Normalized};
 use wellposed::tensor::{Field, Real};
 
@@ -37,7 +38,7 @@ pub fn run(
         Ok(usable(&solution, method.name())?.clone())
     };
     let estimate = classical(if chosen.start == Start::Tv { Method::Tv } else { Method::Sense })?;
-    let noise = scan.noise.map_or_else(|| noise_of(&scan.kspace), Ok)?;
+    let noise = scan.noise.map_or_else(|| estimate_noise(&scan.kspace), Ok)?;
     let pixels = estimate.elem_count() / 2;
     let normalized = Normalized::new(Arc::new(encoding.clone()), &data, noise, bright(&estimate)?, 0.0)?;
     let start = match chosen.start {
@@ -91,22 +92,4 @@ fn bright(image: &Tensor) -> Result<f64> {
     let place = (sizes.len().max(1) - 1) * 999 / 1000;
     let (_, value, _) = sizes.select_nth_unstable_by(place, f64::total_cmp);
     if *value > 0.0 { Ok(*value) } else { Err(Error::parameter("scan", "an image of zeros", "has no scale")) }
-}
-
-/// The noise of one part of k-space [slice, coil, ky, kx, 2], from the median size of what was sampled in the outer
-/// quarter of its columns, where there is little signal.
-fn noise_of(kspace: &Tensor) -> Result<f64> {
-    let columns = kspace.dims()[3];
-    let edge = (columns / 8).max(1);
-    let outer = [kspace.narrow(3, 0, edge)?, kspace.narrow(3, columns - edge, edge)?];
-    let mut sizes = Vec::new();
-    for part in outer {
-        sizes.extend(f64::to_vec(&part.flatten_all()?)?.into_iter().map(f64::abs).filter(|v| *v > 0.0));
-    }
-    if sizes.is_empty() {
-        return Err(Error::parameter("noise", "unknown", "the outer columns of k-space hold no samples"));
-    }
-    let middle = sizes.len() / 2;
-    let (_, median, _) = sizes.select_nth_unstable_by(middle, f64::total_cmp);
-    Ok(1.4826 * *median)
 }

@@ -9,6 +9,8 @@ use wellposed::metric;
 use wellposed::reconstruct::mri::sampled_points;
 use wellposed::tensor::Field;
 
+use super::volumetric;
+
 /// Reads a scan: one of this program's, or k-space [(slice,) (coil,) ky, kx] from another file (`dataset` chooses
 /// among several).
 pub fn read(path: &Path, dataset: Option<&str>) -> Result<MriScan> {
@@ -29,6 +31,9 @@ fn raw(path: &Path, dataset: Option<&str>) -> Result<MriScan> {
     }
     if let Some(beside) = trajectory_beside(path) {
         return along(path, &array, &beside);
+    }
+    if volumetric::is_cfl_volume(path, &array) {
+        return volumetric::scan(path, &array);
     }
     let lengths: Vec<usize> = array.shape().iter().copied().filter(|n| *n != 1).collect();
     let shape = match lengths[..] {
@@ -124,7 +129,7 @@ fn scan(
 /// The magnitude volume of a complex image [slice, y, x, 2] in the scan's units, cropped to the picture.
 pub fn volume(scan: &MriScan, image: &Tensor) -> Result<Volume> {
     let complex = Volume::on_grid((image * scan.scale)?, scan.target.clone(), Unit::Arbitrary)?;
-    let magnitude = complex.magnitude()?;
+    let magnitude = volumetric::restored(scan, complex.magnitude()?)?;
     let Some([height, width]) = scan.crop else { return Ok(magnitude) };
     let [_, rows, columns] = scan.target.shape();
     let (top, left) = ((rows - height) / 2, (columns - width) / 2);
@@ -138,5 +143,6 @@ pub fn volume(scan: &MriScan, image: &Tensor) -> Result<Volume> {
 /// The shape [slice, row, column] of the volume that [`volume`] gives.
 pub fn shape(scan: &MriScan) -> [usize; 3] {
     let [slices, height, width] = scan.target.shape();
-    scan.crop.map_or([slices, height, width], |[height, width]| [slices, height, width])
+    let picture = scan.crop.map_or([slices, height, width], |[height, width]| [slices, height, width]);
+    volumetric::shape(scan, picture)
 }

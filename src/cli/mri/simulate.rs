@@ -16,7 +16,7 @@ use wellposed::plot::{Image, Montage, Panel, Row, Scale};
 use wellposed::tensor::random::{Noise, normal};
 use wellposed::tensor::{Buffer, Field, Space, vector};
 
-use super::scan;
+use super::{scan, volumetric};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
 use crate::cli::report::Report;
@@ -45,6 +45,9 @@ pub struct Arguments {
     /// With --kspace: which array of the file.
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
+    /// Encode the volume in three dimensions: the mask is over kz and ky, and readouts along x are whole.
+    #[arg(long = "3d")]
+    volumetric: bool,
     /// Receive coils.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
     coils: u32,
@@ -134,6 +137,7 @@ impl Mask {
 struct Config<'a> {
     volume: &'a Path,
     kspace: bool,
+    volumetric: bool,
     coils: usize,
     mask: Mask,
     acceleration: f64,
@@ -194,6 +198,7 @@ impl Arguments {
             return Err(Error::format(&self.volume, reason).into());
         }
         let volume = volume.magnitude()?;
+        let volume = if self.volumetric { volumetric::sliced(&volume)? } else { volume };
         let [slices, height, width] = volume.grid().shape();
         let maps = birdcage(self.coils as usize, [height, width], self.seed, DType::F32, &Device::Cpu)?;
         let mut values: Vec<f32> = volume.data().flatten_all()?.to_vec1()?;
@@ -227,6 +232,7 @@ impl Arguments {
             }
         };
         let provenance = Provenance::new(Some(self.seed)).with("source", self.volume.display().to_string());
+        let provenance = if self.volumetric { volumetric::noted(provenance, 2) } else { provenance };
         Ok(MriScan {
             kspace,
             mask,
@@ -243,7 +249,11 @@ impl Arguments {
 
     /// Measured k-space with fewer samples.
     fn scan_kspace(&self) -> Outcome<MriScan> {
-        let scan = scan::read(&self.volume, self.dataset.as_deref())?;
+        let dataset = self.dataset.as_deref();
+        let scan = match self.volumetric {
+            true => volumetric::read(&self.volume, dataset)?,
+            false => scan::read(&self.volume, dataset)?,
+        };
         let [_, height, width] = scan.target.shape();
         let drawn = self.draw([height, width])?;
         let mask = drawn.broadcast_mul(&scan.mask)?;
@@ -278,6 +288,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let config = Config {
         volume: &arguments.volume,
         kspace: arguments.kspace,
+        volumetric: arguments.volumetric,
         coils: scan.kspace.dims()[1],
         mask: arguments.mask,
         acceleration: arguments.acceleration,

@@ -97,6 +97,9 @@ impl<E: Encoding> Encoding for Frames<E> {
     fn squared_norm_bound(&self) -> Result<f64> {
         self.frames.iter().map(Encoding::squared_norm_bound).try_fold(0.0, |m, b| Ok(b?.max(m)))
     }
+    fn noise_energy(&self) -> Result<f64> {
+        self.frames.iter().map(Encoding::noise_energy).sum()
+    }
 }
 
 #[cfg(test)]

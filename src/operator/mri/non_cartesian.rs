@@ -139,6 +139,15 @@ impl Encoding for NonCartesianSense {
         let bound = brightest * self.largest;
         Ok(if bound > 0.0 { bound } else { 1.0 })
     }
+
+    fn noise_energy(&self) -> Result<f64> {
+        let samples = self.fourier.samples();
+        let each = match &self.weights {
+            Some(roots) => vector::inner(roots, roots, 1)?[0],
+            None => samples as f64,
+        };
+        Ok(2.0 * each * (self.range.scalars() / samples.max(1)) as f64)
+    }
 }
 
 impl LinearOperator for NonCartesianSense {

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::Scaled;
+use super::discrepancy::{Discrepancy, Watched};
 use crate::error::{Error, Result};
 use crate::linalg::ConjugateGradient;
 use crate::observe::{Observer, Solution};
@@ -21,11 +22,13 @@ pub struct ConjugateGradientSense {
     pub max_iterations: usize,
     /// Relative residual at which to stop; 0 runs all iterations.
     pub tolerance: f64,
+    /// When to stop before: see [`Discrepancy`]; `None` goes on to the tolerance.
+    pub stop: Option<Discrepancy>,
 }
 
 impl Default for ConjugateGradientSense {
     fn default() -> Self {
-        Self { lambda: 0.01, max_iterations: 30, tolerance: 1e-4 }
+        Self { lambda: 0.01, max_iterations: 30, tolerance: 1e-4, stop: None }
     }
 }
 
@@ -40,7 +43,7 @@ impl ConjugateGradientSense {
     /// let encoding = Sense::new(&maps, &Sampling { acceleration: 2.0, ..Sampling::default() }.draw([32, 32])?)?;
     /// let image = Tensor::ones((32, 32, 2), DType::F32, &Device::Cpu)?;
     /// let kspace = measure(&encoding, &image, 0.0, Noise::default())?;
-    /// let method = ConjugateGradientSense { lambda: 0.0, max_iterations: 100, tolerance: 1e-6 };
+    /// let method = ConjugateGradientSense { lambda: 0.0, max_iterations: 100, tolerance: 1e-6, stop: None };
     /// let found = method.reconstruct(&encoding, &kspace, &mut ())?;
     /// assert!((found.value - image)?.abs()?.max_all()?.to_scalar::<f32>()? < 0.05);
     /// # Ok::<(), wellposed::error::Error>(())
@@ -61,6 +64,8 @@ impl ConjugateGradientSense {
         let scaled = Scaled::new(encoding, kspace)?;
         let system = encoding.clone().normal_operator(self.lambda);
         let solver = ConjugateGradient { max_iterations: self.max_iterations, tolerance: self.tolerance };
-        scaled.undo(encoding, solver.solve(&system, &scaled.back, None, observer)?)
+        let mut watched = Watched::new(self.stop, encoding, &scaled, observer)?;
+        let solution = solver.solve(&system, &scaled.back, None, &mut watched)?;
+        scaled.undo(encoding, watched.judge(solution)?)
     }
 }

@@ -25,6 +25,10 @@ pub struct Espirit {
     pub kernel: usize,
     /// Singular values below this part of the largest are noise.
     pub threshold: f64,
+    /// Standard deviation of the noise of the real and of the imaginary part of each sample, in units of the data, where it
+    /// is known: then singular values that noise alone reaches (Marchenko and Pastur 1967) are noise too. Without it, much
+    /// noise would pass for signal, and maps mean nothing.
+    pub noise: Option<f64>,
     /// Maps are zero around the object, where the eigenvalue is below this. Holes inside the object, such as
     /// those that a small calibration region leaves, keep their maps.
     pub crop: f64,
@@ -32,7 +36,7 @@ pub struct Espirit {
 
 impl Default for Espirit {
     fn default() -> Self {
-        Self { kernel: 6, threshold: 0.02, crop: 0.8 }
+        Self { kernel: 6, threshold: 0.02, noise: None, crop: 0.8 }
     }
 }
 
@@ -90,7 +94,12 @@ impl Espirit {
                 return Err(Error::parameter(name, value, "must be at least 0 and below 1"));
             }
         }
-        Ok(())
+        match self.noise {
+            Some(noise) if !(noise >= 0.0 && noise.is_finite()) => {
+                Err(Error::parameter("noise", noise, "must be at least 0"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -109,9 +118,9 @@ impl Kernel for Calibrate {
         let slices = as_complex(inputs[0]).chunks_exact(slice);
         let outputs = as_complex_mut(maps).chunks_exact_mut(slice).zip(values.chunks_exact_mut(item));
         for (kspace, (maps, values)) in slices.zip(outputs) {
-            let Some(data) = self.calibration(kspace) else { continue };
+            let Some((data, unit)) = self.calibration(kspace) else { continue };
             let reference: Vec<Complex<T>> = self.reference(&data)?;
-            let field = Convolution::new(&self, &self.projection(&data)?)?;
+            let field = Convolution::new(&self, &self.projection(&data, unit)?)?;
             dominant(&field, &reference, self.shape[1], maps, values);
             let crop = T::of(self.settings.crop);
             let low: Vec<bool> = values.iter().map(|value| *value < crop).collect();
@@ -126,8 +135,8 @@ impl Kernel for Calibrate {
 }
 
 impl Calibrate {
-    /// The calibration region [coil, ky, kx] with maximum 1; nothing if it is zero.
-    fn calibration<T: Real>(&self, kspace: &[Complex<T>]) -> Option<Vec<Complex<f32>>> {
+    /// The calibration region [coil, ky, kx] with maximum 1, and what it was divided by; nothing if it is zero.
+    fn calibration<T: Real>(&self, kspace: &[Complex<T>]) -> Option<(Vec<Complex<f32>>, f64)> {
         let [height, width] = self.shape;
         let (top, left) = (first(height, self.region[0]), first(width, self.region[1]));
         let mut data: Vec<Complex<f64>> = Vec::with_capacity(self.coils * self.region[0] * self.region[1]);
@@ -139,7 +148,7 @@ impl Calibrate {
         }
         let largest = data.iter().map(|v| v.norm()).fold(0.0, f64::max);
         let unit = |v: Complex<f64>| Complex::new((v.re / largest) as f32, (v.im / largest) as f32);
-        (largest > 0.0).then(|| data.into_iter().map(unit).collect())
+        (largest > 0.0).then(|| (data.into_iter().map(unit).collect(), largest))
     }
 
     /// The dominant combination of coils, which fixes the phase of the maps.
@@ -153,7 +162,7 @@ impl Calibrate {
     }
 
     /// W Wᴴ, the projection on what pieces of k-space can be; [coil · kernel², coil · kernel²].
-    fn projection(&self, data: &[Complex<f32>]) -> Result<Array2<Complex<f32>>> {
+    fn projection(&self, data: &[Complex<f32>], unit: f64) -> Result<Array2<Complex<f32>>> {
         let (k, [rows, columns]) = (self.settings.kernel, self.region);
         let across = columns - k + 1;
         let shape = (self.coils * k * k, (rows - k + 1) * across);
@@ -171,7 +180,10 @@ impl Calibrate {
         let eigen = HermitianEigen::new("calibration matrix", gram.view())?;
         let largest = eigen.values.last().copied().unwrap_or(0.0);
         let floor = largest * (self.settings.threshold * self.settings.threshold) as f32;
-        let from = eigen.values.iter().take_while(|value| **value <= floor).count();
+        let floor = floor.max(self.noise_floor(shape, unit) as f32);
+        let below = eigen.values.iter().take_while(|value| **value <= floor).count();
+        // Noise alone has one component, so that the eigenvalues of the field are small.
+        let from = below.min(eigen.values.len() - 1);
         let kept = eigen.vectors.slice(s![.., from..]).to_owned();
         let span = if wide {
             kept
@@ -183,6 +195,12 @@ impl Calibrate {
             span
         };
         matmul(span.view(), adjoint(&span).view())
+    }
+
+    /// The largest eigenvalue that pieces of noise have, σ²(√m + √n)² for m × n of them, and a tenth more.
+    fn noise_floor(&self, shape: (usize, usize), unit: f64) -> f64 {
+        let deviation = std::f64::consts::SQRT_2 * self.settings.noise.unwrap_or(0.0) / unit;
+        (1.1 * deviation * ((shape.0 as f64).sqrt() + (shape.1 as f64).sqrt())).powi(2)
     }
 }
 
@@ -350,5 +368,34 @@ mod tests {
         let silent = kspace.zeros_like().unwrap();
         let found = Espirit::default().maps(&silent, [8, 8]).unwrap();
         assert_eq!(found.maps.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    }
+
+    #[test]
+    fn much_noise_needs_to_be_known() {
+        let (n, coils, noise) = (48, 4, 0.1);
+        let truth = birdcage(coils, [n, n], 3, DType::F64, &Device::Cpu).unwrap();
+        let inside = |i: usize| ((i / n) as f64 - 24.0).hypot((i % n) as f64 - 22.0) < 17.0;
+        let image: Vec<f64> = (0..n * n).flat_map(|i| [f64::from(u8::from(inside(i))), 0.0]).collect();
+        let mask = Tensor::ones((n, n), DType::F64, &Device::Cpu).unwrap();
+        let encoding = Sense::new(&truth, &mask).unwrap();
+        let image = f64::tensor(image, &[n, n, 2]).unwrap();
+        let kspace = measure(&encoding, &image, noise, Noise::new(4, 0)).unwrap();
+        let truth = f64::to_vec(&truth).unwrap();
+        // The mean overlap with the true maps inside the object.
+        let overlap = |noise: Option<f64>| {
+            let found = Espirit { noise, ..Espirit::default() }.maps(&kspace, [20, 20]).unwrap();
+            let maps = f64::to_vec(&found.maps).unwrap();
+            let at = |i: usize| {
+                let coil =
+                    |c: usize| as_complex(&truth)[c * n * n + i].conj() * as_complex(&maps)[c * n * n + i];
+                (0..coils).map(coil).sum::<Complex<f64>>().norm()
+            };
+            let points: Vec<f64> = (0..n * n).filter(|i| inside(*i)).map(at).collect();
+            points.iter().sum::<f64>() / points.len() as f64
+        };
+        let (unknown, known) = (overlap(None), overlap(Some(noise)));
+        assert!(known > 0.998 && 1.0 - known < 0.4 * (1.0 - unknown), "{unknown} {known}");
+        let negative = Espirit { noise: Some(-1.0), ..Espirit::default() };
+        assert!(matches!(negative.maps(&kspace, [20, 20]), Err(Error::Parameter { .. })));
     }
 }

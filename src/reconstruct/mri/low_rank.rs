@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::Scaled;
 use super::cycle_spinning::CycleSpinning;
+use super::discrepancy::{Discrepancy, Watched};
 use crate::error::{Error, Result};
 use crate::functional::{LeastSquares, LocallyLowRank};
 use crate::linalg::{Fista, LinearOperator, StepRule};
@@ -24,11 +25,13 @@ pub struct LowRankSense {
     pub max_iterations: usize,
     /// Relative change at which to stop; 0 runs all iterations.
     pub tolerance: f64,
+    /// When to stop before: see [`Discrepancy`]; `None` goes on to the tolerance.
+    pub stop: Option<Discrepancy>,
 }
 
 impl Default for LowRankSense {
     fn default() -> Self {
-        Self { lambda: 0.02, block: 8, max_iterations: 60, tolerance: 1e-4 }
+        Self { lambda: 0.02, block: 8, max_iterations: 60, tolerance: 1e-4, stop: None }
     }
 }
 
@@ -57,7 +60,9 @@ impl LowRankSense {
             step: StepRule::Fixed(1.0 / series.squared_norm_bound()?),
             restart: true,
         };
-        scaled.undo(series, solver.solve(&fidelity, &penalty, &scaled.back, observer)?)
+        let mut watched = Watched::new(self.stop, series, &scaled, observer)?;
+        let solution = solver.solve(&fidelity, &penalty, &scaled.back, &mut watched)?;
+        scaled.undo(series, watched.judge(solution)?)
     }
 }
 

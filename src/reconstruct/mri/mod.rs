@@ -11,6 +11,7 @@
 mod coils;
 mod conjugate_gradient;
 mod cycle_spinning;
+mod discrepancy;
 mod eigenmaps;
 mod espirit;
 mod grappa;
@@ -31,6 +32,7 @@ use crate::tensor::{Buffer, Kernel, Real, as_complex, fft, launch, vector};
 
 pub use coils::{Compressed, compress_coils, compress_coils_along, noise_covariance, prewhiten};
 pub use conjugate_gradient::ConjugateGradientSense;
+pub use discrepancy::{Discrepancy, estimate_noise};
 pub use espirit::{CoilMaps, Espirit};
 pub use grappa::Grappa;
 pub use low_rank::LowRankSense;

@@ -43,7 +43,7 @@ fn scan(n: usize, acceleration: f64, sigma: f64) -> Scan {
 fn conjugate_gradients_recover_a_noiseless_image() {
     let scan = scan(64, 1.5, 0.0);
     let encoding = Sense::new(&scan.maps, &scan.mask).unwrap();
-    let method = ConjugateGradientSense { lambda: 0.0, max_iterations: 300, tolerance: 1e-8 };
+    let method = ConjugateGradientSense { lambda: 0.0, max_iterations: 300, tolerance: 1e-8, stop: None };
     let found = method.reconstruct(&encoding, &scan.kspace, &mut ()).unwrap().value;
     assert!(relative_difference(&encoding.apply(&found).unwrap(), &scan.kspace).unwrap() < 1e-4);
     assert!(relative_difference(&found, &scan.truth).unwrap() < 0.05);

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::Scaled;
+use super::discrepancy::{Discrepancy, Watched};
 use crate::error::Result;
 use crate::functional::GroupNorm;
 use crate::linalg::{Admm, LinearOperator, Term};
@@ -21,6 +22,8 @@ pub struct TotalVariationSense {
     pub lambda: f64,
     /// The splitting method's settings.
     pub solver: Admm,
+    /// When to stop before: see [`Discrepancy`]; `None` goes on to the tolerance.
+    pub stop: Option<Discrepancy>,
 }
 
 impl Default for TotalVariationSense {
@@ -33,7 +36,7 @@ impl Default for TotalVariationSense {
             inner_tolerance: 1e-3,
             ..Admm::default()
         };
-        Self { lambda: 0.003, solver }
+        Self { lambda: 0.003, solver, stop: None }
     }
 }
 
@@ -55,6 +58,8 @@ impl TotalVariationSense {
         let penalty = GroupNorm::new(gradient.range(), self.lambda)?;
         let terms = [Term::new(&gradient, &penalty)?];
         let start = Some(&scaled.back);
-        scaled.undo(encoding, self.solver.solve(encoding, &scaled.kspace, &terms, start, observer)?)
+        let mut watched = Watched::new(self.stop, encoding, &scaled, observer)?;
+        let solution = self.solver.solve(encoding, &scaled.kspace, &terms, start, &mut watched)?;
+        scaled.undo(encoding, watched.judge(solution)?)
     }
 }

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::Scaled;
 use super::cycle_spinning::CycleSpinning;
+use super::discrepancy::{Discrepancy, Watched};
 use crate::error::{Error, Result};
 use crate::functional::{L1Norm, LeastSquares, Transformed};
 use crate::linalg::{Fista, LinearOperator, StepRule};
@@ -31,11 +32,14 @@ pub struct WaveletSense {
     pub max_iterations: usize,
     /// Relative change at which to stop; 0 runs all iterations.
     pub tolerance: f64,
+    /// When to stop before: see [`Discrepancy`]; `None` goes on to the tolerance.
+    pub stop: Option<Discrepancy>,
 }
 
 impl Default for WaveletSense {
     fn default() -> Self {
-        Self { lambda: 0.003, family: Family::Daubechies(4), levels: 4, max_iterations: 60, tolerance: 1e-4 }
+        let family = Family::Daubechies(4);
+        Self { lambda: 0.003, family, levels: 4, max_iterations: 60, tolerance: 1e-4, stop: None }
     }
 }
 
@@ -80,6 +84,8 @@ impl WaveletSense {
             step: StepRule::Fixed(1.0 / encoding.squared_norm_bound()?),
             restart: true,
         };
-        scaled.undo(encoding, solver.solve(&fidelity, &penalty, &scaled.back, observer)?)
+        let mut watched = Watched::new(self.stop, encoding, &scaled, observer)?;
+        let solution = solver.solve(&fidelity, &penalty, &scaled.back, &mut watched)?;
+        scaled.undo(encoding, watched.judge(solution)?)
     }
 }
