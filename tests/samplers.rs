@@ -426,6 +426,15 @@ fn volume_methods_fit_the_data_and_smooth_across_slices() {
     let strong = AdmmTv { rho: 1.0, lambda: 0.3, iterations: 5 };
     // The same data in each slice: what differs between slices is noise, which the penalty removes.
     assert!(spread(&run(&Guided::dds_volume(strong))) < 0.5 * spread(&run(&Guided::dds_volume(weak))));
+    let learned = |consistency| run(&Guided { consistency, ..Guided::dds() });
+    let volume = |rho, lambda| {
+        learned(Consistency::Volume { error: 0.5, admm: AdmmTv { rho, lambda, iterations: 12 } })
+    };
+    assert!(spread(&volume(40.0, 20.0)) < 0.5 * spread(&volume(1e-9, 0.0)));
+    // Without any coupling it is the step of single slices.
+    let alone = learned(Consistency::Learned { error: 0.5, iterations: 12 });
+    let off = vector::norm(&(volume(1e-9, 0.0) - &alone).unwrap(), 1).unwrap()[0];
+    assert!(off < 1e-6 * vector::norm(&alone, 1).unwrap()[0], "{off}");
     let mbir = DiffusionMbir { steps: 100, ..DiffusionMbir::new(strong) };
     let loose = DiffusionMbir { steps: 100, ..DiffusionMbir::new(weak) };
     assert!(spread(&run(&mbir)) < 0.5 * spread(&run(&loose)));

@@ -40,6 +40,14 @@ pub enum Consistency {
         /// Iterations.
         iterations: usize,
     },
+    /// [`Consistency::Learned`] and total variation along the slice axis, by one ADMM iteration: the weights of `admm`
+    /// belong to data of unit noise, λ in nats for a difference of one. The slices of a volume inform each other.
+    Volume {
+        /// As in [`Consistency::Learned`].
+        error: f64,
+        /// Across slices.
+        admm: AdmmTv,
+    },
     /// The same with γ = σ²/(2 λ noise²): DiffPIR (Zhu et al. 2305.08995). Needs a positive noise level.
     DiffPir {
         /// λ, the weight of the prior.
@@ -67,15 +75,17 @@ pub enum Consistency {
 impl Consistency {
     /// The arrays that the data step carries from step to step.
     pub(super) fn arrays(&self) -> &'static [&'static str] {
-        if matches!(self, Self::AdmmTv(_)) { &["split", "dual"] } else { &[] }
+        if matches!(self, Self::AdmmTv(_) | Self::Volume { .. }) { &["split", "dual"] } else { &[] }
     }
 
     pub(super) fn check(&self, problem: &Problem<'_>) -> Result<()> {
         if *self != Self::None {
             problem.measurement()?;
         }
-        let needs_noise =
-            matches!(self, Self::NoiseAware { .. } | Self::Learned { .. } | Self::DiffPir { .. });
+        let needs_noise = matches!(
+            self,
+            Self::NoiseAware { .. } | Self::Learned { .. } | Self::DiffPir { .. } | Self::Volume { .. }
+        );
         if needs_noise && problem.noise() <= 0.0 {
             return Err(Error::parameter(
                 "noise",
@@ -116,7 +126,14 @@ impl Consistency {
             }
             Self::AdmmTv(admm) => {
                 let [estimate, split, dual] = state.many(["estimate", "split", "dual"]);
-                admm.step(problem, estimate, split, dual, ws)
+                admm.step(problem, 0.0, estimate, split, dual, ws)
+            }
+            Self::Volume { error, admm } => {
+                let [estimate, split, dual] = state.many(["estimate", "split", "dual"]);
+                let noise = problem.noise().powi(2);
+                let AdmmTv { rho, lambda, .. } = admm;
+                let admm = AdmmTv { rho: noise * rho, lambda: noise * lambda, ..admm };
+                admm.step(problem, noise / (error * error * sigma), estimate, split, dual, ws)
             }
         }
     }
@@ -216,9 +233,11 @@ impl AdmmTv {
         Self { rho: self.rho / (norm * norm), lambda: self.lambda / (norm * norm), ..self }
     }
 
+    /// One iteration; the data term of the problem is joined by ½ `keep` ‖x − x₀‖², with x₀ the images as given.
     pub(super) fn step(
         &self,
         problem: &Problem<'_>,
+        keep: f64,
         x: &mut Buffer,
         split: &mut Buffer,
         dual: &mut Buffer,
@@ -231,7 +250,8 @@ impl AdmmTv {
         a.adjoint_into(y, &mut right, ws)?;
         let add = AddAdjoint { slices, rho: self.rho };
         launch(add, &[split.tensor(), dual.tensor()], &mut [&mut right])?;
-        let coupled = SliceCoupled { a: &a, slices, rho: self.rho, volume };
+        vector::accumulate(1.0, &[(keep, x.tensor())], &mut right)?;
+        let coupled = SliceCoupled { a: &a, slices, keep, rho: self.rho, volume };
         let solver = ConjugateGradient { max_iterations: self.iterations, tolerance: 0.0 };
         let solution = solver.solve(&coupled, right.tensor(), Some(x.tensor()), &mut ())?;
         ws.give(right);
@@ -241,11 +261,12 @@ impl AdmmTv {
     }
 }
 
-/// AᴴA + ρ D_zᴴD_z on a whole volume.
+/// AᴴA + keep·I + ρ D_zᴴD_z on a whole volume.
 #[derive(Debug)]
 struct SliceCoupled<'a> {
     a: &'a dyn LinearOperator,
     slices: usize,
+    keep: f64,
     rho: f64,
     volume: Space,
 }
@@ -259,6 +280,7 @@ impl LinearOperator for SliceCoupled<'_> {
     }
     fn apply_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
         self.a.normal_into(x, out, ws)?;
+        vector::accumulate(1.0, &[(self.keep, x)], out)?;
         launch(AddNormal { slices: self.slices, rho: self.rho }, &[x], &mut [out])
     }
     fn adjoint_into(&self, y: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {

@@ -72,7 +72,7 @@ impl Sampler for DiffusionMbir {
             let marginal = (1.0, next);
             langevin(problem, marginal, self.snr, Noise::new(seed, CORRECTOR).at(at), x, estimate, ws)?;
         }
-        self.admm.step(problem, x, split, dual, ws)?;
+        self.admm.step(problem, 0.0, x, split, dual, ws)?;
         if next == 0.0 {
             vector::copy(x.tensor(), estimate)?;
         }

@@ -87,7 +87,7 @@ pub struct Settings {
                      sharper and noisier."
     )]
     strength: f64,
-    /// Total variation across slices too, weighted by the ratio of pixel size to slice distance.
+    /// Total variation across slices too, weighted by the ratio of pixel size to slice distance (tv, dds, pnp).
     #[arg(long)]
     coupled: bool,
     /// Huber's penalty instead of total variation: differences up to D, in the volume's unit, count by their squares.
@@ -145,6 +145,16 @@ impl Settings {
     /// Strength of the regularisation or of the prior, relative to the default.
     pub fn strength(&self) -> f64 {
         self.strength
+    }
+
+    /// Whether the slices of a volume are to inform each other.
+    pub fn coupled(&self) -> bool {
+        self.coupled
+    }
+
+    /// The settings of the total variation at whose estimate samplers start.
+    pub fn for_start(&self) -> Self {
+        Self { coupled: self.coupled, ..Self::default() }
     }
 
     fn iterations(&self) -> usize {

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 use wellposed::prior::schedule::{Grid, Sde};
-use wellposed::sampler::{AdmmTv, Daps, DiffusionMbir, Dps, Draw, Guided, RedDiff, Sampler};
+use wellposed::sampler::{AdmmTv, Consistency, Daps, DiffusionMbir, Dps, Draw, Guided, RedDiff, Sampler};
 
 use super::{Chosen, Start};
 
@@ -38,6 +38,20 @@ pub struct Setting {
     pub noise: f64,
     /// Whether the operator is linear.
     pub linear: bool,
+    /// Total variation across slices for pnp and dds, for data of unit noise.
+    pub across: Option<AdmmTv>,
+}
+
+impl Setting {
+    /// With total variation across slices in the data step, where it is wanted.
+    fn joined(&self, guided: Guided) -> Guided {
+        match (guided.consistency, self.across) {
+            (Consistency::Learned { error, .. }, Some(admm)) => {
+                Guided { consistency: Consistency::Volume { error, admm }, ..guided }
+            }
+            _ => guided,
+        }
+    }
 }
 
 impl Method {
@@ -102,9 +116,12 @@ impl Method {
         let level = |warm: f64| if chosen.start == Start::Noise { 20.0 } else { warm };
         match self {
             Self::Pnp => {
-                Box::new(Guided { steps, ..Guided::plug_and_play(level(0.2).min(5.0), 0.6 / strength) })
+                let pnp = Guided::plug_and_play(level(0.2).min(5.0), 0.6 / strength);
+                Box::new(Guided { steps, ..setting.joined(pnp) })
             }
-            Self::Dds => Box::new(Guided { steps, ..Guided::noise_aware(level(0.5), 0.6 / strength) }),
+            Self::Dds => {
+                Box::new(Guided { steps, ..setting.joined(Guided::noise_aware(level(0.5), 0.6 / strength)) })
+            }
             Self::Diffpir => {
                 let grid = Grid::Karras { min: 0.02, max: level(0.5), rho: 7.0 };
                 Box::new(Guided { steps, grid, clip: true, ..Guided::diffpir(strength, 0.3) })

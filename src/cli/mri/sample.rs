@@ -56,7 +56,13 @@ pub fn run(
     let admm = AdmmTv { rho: 0.01, lambda: 0.005, iterations: 1 };
     let sampler = method.sampler(
         chosen,
-        Setting { strength: settings.strength(), admm, noise: normalized.noise(), linear: true },
+        Setting {
+            strength: settings.strength(),
+            admm,
+            noise: normalized.noise(),
+            linear: true,
+            across: None,
+        },
     );
     let made_of = Ingredients { data: normalized.data(), start: start.as_ref(), prior: &prior };
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };
