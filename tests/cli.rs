@@ -3,6 +3,8 @@
 
 #[path = "cli/diffusion.rs"]
 mod diffusion;
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/mri.rs"]
 mod mri;
 
