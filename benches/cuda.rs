@@ -1,4 +1,4 @@
-//! On a CUDA device: medians of seven runs in ms, one JSON object a line, for `benches/peers/cuda.py`.
+//! On a CUDA device: medians of seven runs in ms, one JSON object a line, for `benches/peers/gpu.py`.
 
 use std::f64::consts::PI;
 use std::time::Instant;

@@ -16,7 +16,9 @@ use wellposed::error::Result;
 use wellposed::linalg::LinearOperator;
 use wellposed::metric::psnr;
 use wellposed::observe::History;
-use wellposed::operator::ct::{ImageGrid, ParallelBeam, Photons, RayTransform, hounsfield};
+use wellposed::operator::ct::{
+    ImageGrid, ParallelBeam, Photons, RayTransform, hounsfield, statistical_weights,
+};
 use wellposed::phantom::Thorax;
 use wellposed::plot::{Curves, Image, Montage, Panel, Scale, Series};
 use wellposed::reconstruct::{Fbp, Sirt, TotalVariation};
@@ -53,10 +55,11 @@ fn main() -> Result<()> {
     let sirt = Sirt::default().solve(&*a, &seen.line_integrals, None, &mut sirt_history)?;
     let mut tv_history = History::default();
     let shared: Arc<dyn LinearOperator> = a;
+    let weights = statistical_weights(&seen.counts, grid.model_error(hounsfield::MU_WATER))?;
     let tv = TotalVariation::for_counts(hounsfield::MU_WATER).solve(
         &shared,
         &seen.line_integrals,
-        Some(&seen.counts),
+        Some(&weights),
         None,
         &mut tv_history,
     )?;

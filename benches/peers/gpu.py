@@ -1,7 +1,7 @@
 """wellposed against PyTorch on one CUDA device, in one run.
 
     cargo bench --features cuda --bench cuda --no-run --target-dir target/cuda    # where cargo is
-    python benches/peers/cuda.py target/cuda/release/deps/cuda-…                  # on the machine with the GPU
+    python benches/peers/gpu.py target/cuda/release/deps/cuda-…                  # on the machine with the GPU
 
 Needs torch and safetensors; take along this repository's `tests/reference` and `data/priors`. The network has the very
 weights that we ship. PyTorch runs in f32 and with TF32, eager and compiled, in both memory formats; its fastest counts.
