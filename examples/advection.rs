@@ -9,7 +9,6 @@
 
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
 use ndarray::ArrayD;
 use wellposed::error::{Error, Result};
 use wellposed::gp::benchmark::case;
@@ -45,17 +44,11 @@ fn main() -> Result<()> {
     let row = |title: &str, values: &ArrayD<f64>, units: f64| -> Result<Row> {
         let values = values.mapv(|v| v / units);
         let limit = values.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
-        let panel = Panel::new(title, "", image(&values)?);
+        let panel = Panel::new(title, "", Image::of_function(&values)?);
         Ok(Row { scale: Scale::error(limit, ""), panels: vec![Some(panel)] })
     };
     let rows = vec![row("u", &u, 1.0)?, row("(u − exact) / 1e-13", &error, 1e-13)?];
     Montage { rows, panel_width: 320 }.save(folder.join("advection.png"))?;
     println!("picture: {}/advection.png", folder.display());
     Ok(())
-}
-
-fn image(values: &ArrayD<f64>) -> Result<Image> {
-    let (nx, ny) = (values.shape()[0], values.shape()[1]);
-    let pixels: Vec<f32> = (0..ny).rev().flat_map(|j| (0..nx).map(move |i| values[[i, j]] as f32)).collect();
-    Image::new(&Tensor::from_vec(pixels, (ny, nx), &Device::Cpu)?, [1.0, 1.0])
 }

@@ -1,6 +1,7 @@
 //! A picture of one plane: cuts through volumes, and resampling to pixels of the screen.
 
 use candle_core::Tensor;
+use ndarray::ArrayD;
 
 use crate::error::{Error, Result};
 use crate::tensor::Real;
@@ -52,6 +53,27 @@ impl Image {
             return Err(Error::parameter("spacing", format!("{spacing:?}"), "must be positive, in mm"));
         }
         Ok(Self { values: f32::to_vec(x)?, height, width, spacing })
+    }
+
+    /// A function of two variables from its values [x, y] at evenly spaced points: x runs to the right, y upwards.
+    ///
+    /// ```
+    /// let u = ndarray::array![[1.0, 2.0], [3.0, 4.0]].into_dyn();
+    /// assert_eq!(wellposed::plot::Image::of_function(&u)?.values, [2.0, 4.0, 1.0, 3.0]);
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`] where there are other axes, or no points.
+    pub fn of_function(values: &ArrayD<f64>) -> Result<Self> {
+        let &[width, height] = values.shape() else {
+            return Err(Error::shape("function", "values [x, y]", values.shape()));
+        };
+        if values.is_empty() {
+            return Err(Error::shape("function", "at least one value", values.shape()));
+        }
+        let upwards = (0..height).rev().flat_map(|y| (0..width).map(move |x| values[[x, y]] as f32));
+        Ok(Self { values: upwards.collect(), height, width, spacing: [1.0, 1.0] })
     }
 
     /// The plane number `index` of a volume [slices, rows, columns] with voxels of `spacing` mm, in that order.

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
 use ndarray::{Array1, ArrayD};
 use wellposed::error::{Error, Result};
 use wellposed::gp::{Data, PdeSolution, Problem, tensor_grid};
@@ -74,23 +73,14 @@ fn curves(problem: &Problem, exact: Option<&Data>, solution: &PdeSolution, path:
     spectrum.save(beside(path, ".spectrum.png"))
 }
 
-/// The first axis runs to the right, the second one upwards.
-fn image(values: &ArrayD<f64>) -> Result<Image> {
-    let (nx, ny) = (values.shape()[0], values.shape()[1]);
-    let mut rows = Vec::with_capacity(nx * ny);
-    for j in (0..ny).rev() {
-        rows.extend((0..nx).map(|i| values[[i, j]] as f32));
-    }
-    Image::new(&Tensor::from_vec(rows, (ny, nx), &Device::Cpu)?, [1.0, 1.0])
-}
-
 fn images(problem: &Problem, exact: Option<&Data>, solution: &PdeSolution, path: &Path) -> Result<()> {
     let axes = problem.uniform_axes(256);
     let u = solution.mean_on_grid(&axes)?;
     let limit = u.iter().fold(0.0_f64, |m, v| m.max(v.abs()));
     let scale = Scale::error(limit, "");
-    let panel =
-        |title: &str, values: &ArrayD<f64>| Ok::<_, Error>(Some(Panel::new(title, "", image(values)?)));
+    let panel = |title: &str, values: &ArrayD<f64>| {
+        Ok::<_, Error>(Some(Panel::new(title, "", Image::of_function(values)?)))
+    };
     let Some(exact) = exact else {
         let rows = vec![Row { scale, panels: vec![panel("u", &u)?] }];
         return Montage { rows, panel_width: 320 }.save(path);
