@@ -74,6 +74,52 @@ fn encoding(c: &mut Criterion) {
     }
 }
 
+/// Forward and adjoint by turns with the bare transforms, so that other work on the machine slows both: medians and ratios.
+fn ratios() {
+    const ROUNDS: usize = 201;
+    let maps = birdcage(8, [256, 256], 1, DType::F32, &Device::Cpu).expect("maps");
+    let lines = Sampling { pattern: Pattern::RandomLines { centre: 0.08 }, acceleration: 4.0, seed: 1 };
+    let disc = Pattern::PoissonDisc { calibration: 24, growth: 1.5, corners: false };
+    let columns = lines.draw([256, 256]).expect("mask");
+    let masks = [
+        ("points", Sampling { pattern: disc, ..lines }.draw([256, 256]).expect("mask")),
+        ("rows", columns.t().and_then(|m| m.contiguous()).expect("mask")),
+        ("columns", columns),
+    ];
+    let coils = noise(&[8, 256, 256]);
+    let buffer = |like: &Tensor| Buffer::copy_of(like).expect("buffer");
+    let (mut there, mut back, mut kspace) = (buffer(&coils), buffer(&coils), buffer(&coils));
+    let (x, mut ws) = (noise(&[256, 256]), Workspace::new());
+    let mut image = buffer(&x);
+    for (name, mask) in masks {
+        let sense = Sense::new(&maps, &mask).expect("encoding");
+        let mut times = [Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            fft::forward(&coils, 2, &mut there).expect("transform");
+            fft::inverse(there.tensor(), 2, &mut back).expect("transform");
+            times[0].push(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            sense.apply_into(&x, &mut kspace, &mut ws).expect("encoding");
+            sense.adjoint_into(kspace.tensor(), &mut image, &mut ws).expect("encoding");
+            times[1].push(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            sense.normal_into(&x, &mut image, &mut ws).expect("encoding");
+            times[2].push(start.elapsed().as_secs_f64());
+        }
+        let [bare, both, normal] = times.map(|mut t| {
+            t.sort_by(f64::total_cmp);
+            1e3 * t[ROUNDS / 2]
+        });
+        println!(
+            "8 coils 256², {name}: bare transforms {bare:.2} ms; forward and adjoint {both:.2} ms, {:.2} of that; \
+             normal {normal:.2} ms, {:.2}",
+            both / bare,
+            normal / bare
+        );
+    }
+}
+
 /// Reconstructs what the peer script has simulated.
 fn peer(folder: &Path) {
     let read = |name: &str| Tensor::read_npy(folder.join(name)).expect(name);
@@ -96,6 +142,7 @@ fn main() {
         return peer(Path::new(&folder));
     }
     println!("threads: {}", rayon::current_num_threads());
+    ratios();
     let mut criterion = Criterion::default().configure_from_args();
     transforms(&mut criterion);
     encoding(&mut criterion);

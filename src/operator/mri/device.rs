@@ -60,7 +60,7 @@ impl Group<'_> {
                 transform(Direction::Inverse)?;
                 combine(factor)
             }
-            Pass::Normal | Pass::NormalRows => {
+            Pass::Normal => {
                 expand()?;
                 transform(Direction::Forward)?;
                 call("filter", all, &[arguments![coil, columns, images, coils], shape, arguments![rows]])?;

@@ -8,6 +8,7 @@ mod device;
 mod encode;
 mod encoding;
 mod frames;
+mod lines;
 mod mask;
 mod non_cartesian;
 mod off_resonance;

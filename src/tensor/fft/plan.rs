@@ -102,7 +102,7 @@ impl<T: Real> Plan<T> {
         let item = self.item_len();
         assert!(data.len().is_multiple_of(item), "a Fourier transform of whole items");
         if let [only] = &self.axes[..] {
-            return only.rows(data, load, |line, scratch| {
+            return only.rows(data, load, |_, line, scratch| {
                 only.line(direction, line, scratch);
                 line.iter_mut().for_each(|v| *v = v.scale(self.scale));
             });
@@ -139,7 +139,7 @@ impl<T: Real> Plan<T> {
     fn inner_from(&self, level: usize, direction: Direction, data: &mut [Complex<T>], load: &impl Load<T>) {
         let axis = &self.axes[level];
         if level + 1 == self.axes.len() {
-            return axis.rows(data, load, |line, scratch| axis.line(direction, line, scratch));
+            return axis.rows(data, load, |_, line, scratch| axis.line(direction, line, scratch));
         }
         let slab = axis.length * axis.stride;
         data.par_chunks_mut(slab).enumerate().for_each(|(i, data)| {
@@ -213,12 +213,12 @@ impl<T: Real> Axis<T> {
         store(0, &line[after..]);
     }
 
-    /// Passes over contiguous rows: load, `work(line, scratch)`, store into `data`.
+    /// Passes over contiguous rows: load, `work(row, line, scratch)`, store into `data`.
     pub(crate) fn rows(
         &self,
         data: &mut [Complex<T>],
         load: impl Load<T>,
-        work: impl Fn(&mut [Complex<T>], &mut [Complex<T>]) + Sync,
+        work: impl Fn(usize, &mut [Complex<T>], &mut [Complex<T>]) + Sync,
     ) {
         let block = LINES * self.length;
         data.par_chunks_mut(block).enumerate().for_each(|(i, data)| {
@@ -229,7 +229,7 @@ impl<T: Real> Axis<T> {
                     let after = self.length - self.origin;
                     load(start + self.origin, &data[self.origin..], &mut line[..after]);
                     load(start, &data[..self.origin], &mut line[after..]);
-                    work(line, scratch);
+                    work(i * LINES + j, line, scratch);
                     data[self.origin..].copy_from_slice(&line[..after]);
                     data[..self.origin].copy_from_slice(&line[after..]);
                 }
@@ -245,7 +245,18 @@ impl<T: Real> Axis<T> {
         data: &mut [Complex<T>],
         work: impl Fn(usize, &mut [Complex<T>], &mut [Complex<T>]) + Sync,
     ) {
-        let (width, pitch) = (self.stride, self.length + PADDING);
+        self.columns_of(self.stride, source, data, work);
+    }
+
+    /// As [`Axis::columns`], for matrices of `width` elements a row.
+    pub(crate) fn columns_of(
+        &self,
+        width: usize,
+        source: Option<&[Complex<T>]>,
+        data: &mut [Complex<T>],
+        work: impl Fn(usize, &mut [Complex<T>], &mut [Complex<T>]) + Sync,
+    ) {
+        let pitch = self.length + PADDING;
         assert!(data.len() == self.length * width && source.is_none_or(|s| s.len() == data.len()));
         let to = Matrix::new(data, width);
         let from = source.map(|s| Matrix::read_only(s, width));
