@@ -196,7 +196,18 @@ impl Protocol<'_> {
             millimetres("dPhaseFOV", lines as f64),
             millimetres("dReadoutFOV", width as f64),
         ];
-        let (encoded, noise) = ([lines, samples], NoiseScan::default());
-        Encoding { samples, width, lines, centre_line, field, encoded, picture: None, noise, deviation: None }
+        let (encoded, noise) = ([1, lines, samples], NoiseScan::default());
+        Encoding {
+            samples,
+            width,
+            lines,
+            centre_line,
+            depth: 1,
+            field,
+            encoded,
+            picture: None,
+            noise,
+            deviation: None,
+        }
     }
 }

@@ -6,7 +6,7 @@ use wellposed::io::MriScan;
 use wellposed::linalg::LinearOperator;
 use wellposed::operator::mri::{Encoding, NonCartesianSense, OffResonance, Sense};
 use wellposed::operator::{Accuracy, Nufft};
-use wellposed::reconstruct::mri::{Espirit, Walsh, calibration_region, low_resolution_maps};
+use wellposed::reconstruct::mri::{Espirit, Walsh, calibration_region, low_resolution_maps, volume_maps};
 use wellposed::tensor::{Buffer, Space, Workspace, fft};
 
 use super::method::Maps;
@@ -49,7 +49,8 @@ impl Measured {
                 field.dims(),
             ));
         }
-        let field = if field.dims() == one { field.get(0)? } else { field.clone() };
+        let flat = field.dims() == one && !scan.along_volume();
+        let field = if flat { field.get(0)? } else { field.clone() };
         let samples = scan.kspace.dims()[3];
         let time = |i: usize| duration * (i % samples) as f64 / samples as f64;
         // Readouts on a grid are all alike; along a trajectory their samples follow one another.
@@ -72,20 +73,26 @@ pub enum Weighting {
 /// The encoding of `scan`, with coil maps as `maps` says, from a centre of `calibration` samples a side.
 pub fn encode(scan: &MriScan, maps: Maps, calibration: usize, weighting: Weighting) -> Result<Measured> {
     let Some(trajectory) = &scan.trajectory else { return cartesian(scan, maps, calibration) };
-    let [slices, height, width] = scan.target.shape();
-    let coils = scan.kspace.dims()[1];
+    let whole = scan.target.shape();
+    let [slices, coils, ..] = *scan.kspace.dims() else { unreachable!("k-space was checked") };
     let samples = scan.mask.elem_count();
-    let space = Space::complex(&[height, width], DType::F32, &Device::Cpu);
-    let fourier = Nufft::new(&space, &trajectory.reshape((samples, 2))?, Accuracy::default())?;
-    let data = scan.kspace.reshape((slices, coils, samples, 2))?;
+    let volume = scan.along_volume();
+    let shape = if volume { &whole[..] } else { &whole[1..] };
+    let space = Space::complex(shape, DType::F32, &Device::Cpu);
+    let fourier = Nufft::new(&space, &trajectory.reshape((samples, shape.len()))?, Accuracy::default())?;
+    let batch = if volume { &[][..] } else { &[slices][..] };
+    let data = scan.kspace.reshape([batch, &[coils, samples, 2]].concat())?;
     let density = fourier.density_compensation(25)?;
     let maps = match (&scan.coil_maps, maps) {
         (Some(own), Maps::Auto) => own.clone(),
-        _ if coils == 1 => single(height, width)?,
+        _ if coils == 1 => single(shape)?,
         _ => {
             let grid = gridded(&fourier, &density, &data)?;
-            let side = calibration.min(height).min(width);
-            estimate(&grid, maps, [side, side], None)?
+            let side = shape.iter().fold(calibration, |side, n| side.min(*n));
+            match volume {
+                true => volume_maps(&grid, side, |slices| estimate(slices, maps, [side, side], None))?,
+                false => estimate(&grid, maps, [side, side], None)?,
+            }
         }
     };
     let weights = (weighting == Weighting::Area).then_some(&density);
@@ -125,19 +132,19 @@ fn estimate(kspace: &Tensor, maps: Maps, region: [usize; 2], noise: Option<f64>)
 }
 
 /// One coil that sees everything alike.
-fn single(height: usize, width: usize) -> Result<Tensor> {
-    let one = Tensor::ones((1, height, width, 1), DType::F32, &Device::Cpu)?;
-    Ok(Tensor::cat(&[&one, &one.zeros_like()?], 3)?)
+fn single(shape: &[usize]) -> Result<Tensor> {
+    let one = Tensor::ones([&[1], shape, &[1]].concat(), DType::F32, &Device::Cpu)?;
+    Ok(Tensor::cat(&[&one, &one.zeros_like()?], shape.len() + 1)?)
 }
 
 /// Cartesian k-space of all coils by gridding with density compensation: good in its centre, where maps come from.
 fn gridded(fourier: &Nufft, density: &Tensor, data: &Tensor) -> Result<Tensor> {
     let weighted = data.broadcast_mul(&density.reshape((density.elem_count(), 1))?)?;
-    let shape = [&data.dims()[..2], fourier.domain().shape(), &[2]].concat();
+    let shape = [&data.dims()[..data.rank() - 2], fourier.domain().shape(), &[2]].concat();
     let mut images = Buffer::zeros(&shape, DType::F32, &Device::Cpu)?;
     fourier.adjoint_into(&weighted, &mut images, &mut Workspace::new())?;
     let mut kspace = Buffer::zeros(&shape, DType::F32, &Device::Cpu)?;
-    fft::forward(images.tensor(), 2, &mut kspace)?;
+    fft::forward(images.tensor(), fourier.domain().shape().len(), &mut kspace)?;
     Ok(kspace.freeze())
 }
 

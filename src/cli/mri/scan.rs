@@ -48,7 +48,7 @@ fn raw(path: &Path, dataset: Option<&str>) -> Result<MriScan> {
     };
     let kspace = array.data.reshape(&shape)?;
     let mask = sampled_points(&kspace).map_err(|e| Error::format(path, e))?;
-    scan(path, &kspace, mask, None, [shape[2], shape[3]])
+    scan(path, &kspace, mask, None, [shape[0], shape[2], shape[3]])
 }
 
 /// The array that BART's tools want beside k-space that is not on a grid, where it is there: scan.cfl → scan_traj.
@@ -63,7 +63,7 @@ fn trajectory_beside(path: &Path) -> Option<PathBuf> {
 }
 
 /// BART's k-space along a trajectory: samples, readouts, coils, …, slices at (kx, ky, kz) in cycles per field of view. The
-/// image is as large as the trajectory resolves.
+/// image is as large as the trajectory resolves; it is a volume where kz isn't 0 everywhere.
 fn along(path: &Path, array: &Array, beside: &Path) -> Result<MriScan> {
     let bad = |reason: String| Error::format(path, reason);
     let points = read_array(beside, None)?;
@@ -81,36 +81,36 @@ fn along(path: &Path, array: &Array, beside: &Path) -> Result<MriScan> {
     // Real parts of (kx, ky, kz).
     let values: Vec<f32> = points.to_f32()?.flatten_all()?.to_vec1()?;
     let points: Vec<[f32; 3]> = values.chunks_exact(6).map(|p| [p[0], p[2], p[4]]).collect();
-    if points.iter().any(|p| p[2] != 0.0) {
-        return Err(bad("a trajectory in three dimensions is not supported".into()));
-    }
     let side =
         |axis: usize| points.iter().map(|p| 2 * p[axis].abs().round().min(1e4) as usize).fold(2, usize::max);
-    let image = [side(1), side(0)];
-    let trajectory: Vec<f32> = points.iter().flat_map(|p| [p[1], p[0]]).collect();
-    let trajectory = Tensor::from_vec(trajectory, (readouts, samples, 2), &Device::Cpu)?;
+    let axes = if points.iter().any(|p| p[2] != 0.0) { 3 } else { 2 };
+    let trajectory: Vec<f32> = points.iter().flat_map(|p| p[..axes].iter().rev().copied()).collect();
+    let trajectory = Tensor::from_vec(trajectory, (readouts, samples, axes), &Device::Cpu)?;
     let batch = &array.shape()[..array.shape().len() - 3];
     let coils = batch.last().copied().unwrap_or(1);
     let slices = array.data.elem_count() / (2 * coils * readouts * samples).max(1);
+    if axes == 3 && slices != 1 {
+        return Err(bad(format!("{slices} volumes along a trajectory in three dimensions; expected one")));
+    }
+    let image = [if axes == 3 { side(2) } else { slices }, side(1), side(0)];
     let kspace = array.data.reshape((slices, coils, readouts, samples, 2))?;
     let mask = Tensor::ones((readouts, samples), DType::F32, &Device::Cpu)?;
     scan(path, &kspace, mask, Some(trajectory), image)
 }
 
-/// The scan of k-space [slice, coil, line, sample, 2] in arbitrary units, with the image's [height, width].
+/// The scan of k-space [slice, coil, line, sample, 2] in arbitrary units, with the image's [depth, height, width].
 fn scan(
     path: &Path,
     kspace: &Tensor,
     mask: Tensor,
     trajectory: Option<Tensor>,
-    image: [usize; 2],
+    image: [usize; 3],
 ) -> Result<MriScan> {
     // Receivers have arbitrary units, beyond single precision's comfort at times.
     let scale = metric::maximum(&kspace.abs()?)?;
     if !(scale > 0.0 && scale.is_finite()) {
         return Err(Error::format(path, "the k-space is zero or not finite"));
     }
-    let slices = kspace.dims()[0];
     let kspace = (kspace.to_dtype(DType::F64)? / scale)?.to_dtype(DType::F32)?;
     Ok(MriScan {
         kspace,
@@ -121,13 +121,16 @@ fn scan(
         noise_covariance: None,
         scale,
         crop: None,
-        target: Grid::centred([slices, image[0], image[1]], [1.0; 3])?,
+        target: Grid::centred(image, [1.0; 3])?,
         provenance: Provenance::new(None).with("source", path.display().to_string()),
     })
 }
 
 /// The magnitude volume of a complex image [slice, y, x, 2] in the scan's units, cropped to the picture.
 pub fn volume(scan: &MriScan, image: &Tensor) -> Result<Volume> {
+    // Along a trajectory in three dimensions, or with maps for each slice, there is no axis of a batch.
+    let [slices, height, width] = scan.target.shape();
+    let image = image.reshape((slices, height, width, 2))?;
     let complex = Volume::on_grid((image * scan.scale)?, scan.target.clone(), Unit::Arbitrary)?;
     let magnitude = volumetric::restored(scan, complex.magnitude()?)?;
     let Some([height, width]) = scan.crop else { return Ok(magnitude) };

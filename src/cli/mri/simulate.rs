@@ -10,7 +10,9 @@ use wellposed::error::Error;
 use wellposed::io::{MriScan, Provenance, read_volume};
 use wellposed::linalg::LinearOperator;
 use wellposed::metric;
-use wellposed::operator::mri::{NonCartesianSense, Pattern, Sampling, Sense, Trajectory, birdcage, measure};
+use wellposed::operator::mri::{
+    NonCartesianSense, Pattern, Sampling, Sense, Trajectory, VolumeTrajectory, birdcage, measure,
+};
 use wellposed::operator::{Accuracy, Nufft};
 use wellposed::plot::{Image, Montage, Panel, Row, Scale};
 use wellposed::tensor::random::{Noise, normal};
@@ -45,8 +47,12 @@ pub struct Arguments {
     /// With --kspace: which array of the file.
     #[arg(long, value_name = "NAME")]
     dataset: Option<String>,
-    /// Encode the volume in three dimensions: the mask is over kz and ky, and readouts along x are whole.
-    #[arg(long = "3d")]
+    /// Encode the volume in three dimensions: over kz and ky with whole readouts along x, or along a trajectory.
+    #[arg(
+        long = "3d",
+        long_help = "Encode the volume in three dimensions. Masks on the grid are over kz and ky, and readouts along x are \
+                     whole; radial and golden are diameters of a ball, stars a plane of diameters for each kz."
+    )]
     volumetric: bool,
     /// Receive coils.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=256), value_name = "N")]
@@ -100,10 +106,12 @@ enum Mask {
     Gaussian,
     /// One side of k-space along ky, and --center of it on the other side; --acceleration doesn't count.
     Partial,
-    /// Diameters at equal angles.
+    /// Diameters at equal angles; evenly spread over a ball with --3d.
     Radial,
-    /// Diameters by the golden angle.
+    /// Diameters by the golden angle, or with --3d by the golden means.
     Golden,
+    /// With --3d: a stack of stars, the diameters of golden at every kz.
+    Stars,
     /// Sixteen Archimedean spirals. Their centre is no denser than the rest, so that the scan carries its coil maps, as if
     /// from a separate calibration.
     Spiral,
@@ -122,10 +130,26 @@ impl Mask {
         let readout = 2 * height.max(width);
         match self {
             Self::Radial => Some((Trajectory::Radial { spokes }, readout)),
-            Self::Golden => Some((Trajectory::GoldenRadial { spokes }, readout)),
+            Self::Golden | Self::Stars => Some((Trajectory::GoldenRadial { spokes }, readout)),
             Self::Spiral => {
                 let spiral = Trajectory::Spiral { interleaves: INTERLEAVES, turns };
                 Some((spiral, (1.5 * spiral.length(height.max(width))).ceil() as usize))
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`Mask::trajectory`], through three dimensions; a ball of n points a side needs π/2 n² diameters.
+    fn volume_trajectory(self, shape: [usize; 3], acceleration: f64) -> Option<(VolumeTrajectory, usize)> {
+        let n = shape.iter().copied().max().unwrap_or(1);
+        let full = 0.5 * std::f64::consts::PI * (n * n) as f64;
+        let spokes = ((full / acceleration).round() as usize).max(1);
+        match self {
+            Self::Radial => Some((VolumeTrajectory::Radial { spokes }, 2 * n)),
+            Self::Golden => Some((VolumeTrajectory::GoldenMeans { spokes }, 2 * n)),
+            Self::Stars => {
+                let (plane, samples) = self.trajectory([shape[1], shape[2]], acceleration)?;
+                Some((VolumeTrajectory::Stack { plane }, samples))
             }
             _ => None,
         }
@@ -155,6 +179,20 @@ impl Arguments {
         if !(0.0..1.0).contains(&self.center) {
             return Err(Failure::usage("--center", self.center, "expected a fraction, from 0 to below 1"));
         }
+        let name = format!("{:?}", self.mask).to_lowercase();
+        match self.mask {
+            Mask::Spiral if self.volumetric => {
+                return Err(Failure::usage(
+                    "--mask",
+                    name,
+                    "of slices; with --3d take radial, golden or stars",
+                ));
+            }
+            Mask::Stars if !self.volumetric => {
+                return Err(Failure::usage("--mask", name, "needs --3d; take golden for slices"));
+            }
+            _ => (),
+        }
         if !(self.noise >= 0.0 && self.noise.is_finite()) {
             return Err(Failure::usage("--noise", self.noise, "expected a standard deviation, at least 0"));
         }
@@ -175,7 +213,7 @@ impl Arguments {
                 let values: Vec<f32> = (0..shape[0] * shape[1]).map(line).collect();
                 return Ok(Tensor::from_vec(values, (shape[0], shape[1]), &Device::Cpu)?);
             }
-            Mask::Radial | Mask::Golden | Mask::Spiral => {
+            Mask::Radial | Mask::Golden | Mask::Stars | Mask::Spiral => {
                 let name = format!("{:?}", self.mask).to_lowercase();
                 return Err(Failure::usage("--mask", name, "a trajectory; measured k-space is on a grid"));
             }
@@ -198,8 +236,14 @@ impl Arguments {
             return Err(Error::format(&self.volume, reason).into());
         }
         let volume = volume.magnitude()?;
-        let volume = if self.volumetric { volumetric::sliced(&volume)? } else { volume };
-        let [slices, height, width] = volume.grid().shape();
+        let path = match self.volumetric {
+            true => self.mask.volume_trajectory(volume.grid().shape(), self.acceleration),
+            false => None,
+        };
+        let sliced = self.volumetric && path.is_none();
+        let volume = if sliced { volumetric::sliced(&volume)? } else { volume };
+        let whole = volume.grid().shape();
+        let [slices, height, width] = whole;
         let maps = birdcage(self.coils as usize, [height, width], self.seed, DType::F32, &Device::Cpu)?;
         let mut values: Vec<f32> = volume.data().flatten_all()?.to_vec1()?;
         let place = (values.len() - 1) * 99 / 100;
@@ -212,27 +256,23 @@ impl Arguments {
         let image = Tensor::stack(&[&real, &real.zeros_like()?], 3)?;
         let noise = Noise::new(self.seed, 0x6d72_6e6f);
         let shape = [height, width];
-        let (kspace, mask, trajectory) = match self.mask.trajectory(shape, self.acceleration) {
-            Some((trajectory, samples)) => {
-                let points = trajectory.points(shape, samples)?;
-                let readouts = points.dims()[0] / samples;
-                let space = Space::complex(&shape, DType::F32, &Device::Cpu);
-                let fourier = Nufft::new(&space, &points, Accuracy { tolerance: 1e-6, oversampling: 2.0 })?;
-                let clean = NonCartesianSense::new(&maps, fourier, None)?.apply(&image)?;
-                let mut kspace = Buffer::copy_of(&clean)?;
-                normal(noise, &mut kspace)?;
-                vector::accumulate(self.noise, &[(1.0, &clean)], &mut kspace)?;
-                let kspace = kspace.freeze().reshape((slices, self.coils as usize, readouts, samples, 2))?;
-                let points = points.reshape((readouts, samples, 2))?.to_dtype(DType::F32)?;
-                (kspace, Tensor::ones((readouts, samples), DType::F32, &Device::Cpu)?, Some(points))
+        let (kspace, mask, trajectory) = match (path, self.mask.trajectory(shape, self.acceleration)) {
+            (Some((trajectory, samples)), _) => {
+                // Coils are long wires along z.
+                let deep = [self.coils as usize, slices, height, width, 2];
+                let maps = maps.unsqueeze(1)?.broadcast_as(&deep[..])?.contiguous()?;
+                self.follow(&maps, &image, &trajectory.points(whole, samples)?, samples, noise)?
             }
-            None => {
+            (None, Some((trajectory, samples))) => {
+                self.follow(&maps, &image, &trajectory.points(shape, samples)?, samples, noise)?
+            }
+            (None, None) => {
                 let mask = self.draw(shape)?;
                 (measure(&Sense::new(&maps, &mask)?, &image, self.noise, noise)?, mask, None)
             }
         };
         let provenance = Provenance::new(Some(self.seed)).with("source", self.volume.display().to_string());
-        let provenance = if self.volumetric { volumetric::noted(provenance, 2) } else { provenance };
+        let provenance = if sliced { volumetric::noted(provenance, 2) } else { provenance };
         Ok(MriScan {
             kspace,
             mask,
@@ -245,6 +285,32 @@ impl Arguments {
             target: volume.grid().clone(),
             provenance: provenance.with("command", "mri simulate"),
         })
+    }
+
+    /// K-space [slice, coil, readout, sample, 2] of an image at `points` [readout · sample, axis], its mask and trajectory.
+    fn follow(
+        &self,
+        maps: &Tensor,
+        image: &Tensor,
+        points: &Tensor,
+        samples: usize,
+        noise: Noise,
+    ) -> Outcome<Sampled> {
+        let (count, axes) = points.dims2()?;
+        let readouts = count / samples;
+        let shape = &maps.dims()[1..=axes];
+        let space = Space::complex(shape, DType::F32, &Device::Cpu);
+        let fourier = Nufft::new(&space, points, Accuracy { tolerance: 1e-6, oversampling: 2.0 })?;
+        let clean = NonCartesianSense::new(maps, fourier, None)?.apply(image)?;
+        let mut kspace = Buffer::copy_of(&clean)?;
+        normal(noise, &mut kspace)?;
+        vector::accumulate(self.noise, &[(1.0, &clean)], &mut kspace)?;
+        let coils = self.coils as usize;
+        let slices = clean.elem_count() / (2 * coils * count);
+        let kspace = kspace.freeze().reshape((slices, coils, readouts, samples, 2))?;
+        let points = points.reshape((readouts, samples, axes))?.to_dtype(DType::F32)?;
+        let mask = Tensor::ones((readouts, samples), DType::F32, &Device::Cpu)?;
+        Ok((kspace, mask, Some(points)))
     }
 
     /// Measured k-space with fewer samples.
@@ -268,11 +334,16 @@ impl Arguments {
     }
 }
 
+/// K-space, its mask, and its trajectory where it isn't on a grid.
+type Sampled = (Tensor, Tensor, Option<Tensor>);
+
 /// 1 at the points of the grid next to a sample of the trajectory.
 fn visited(trajectory: &Tensor, [_, height, width]: [usize; 3]) -> Outcome<Tensor> {
     let mut grid = vec![0f32; height * width];
     let points: Vec<f32> = trajectory.flatten_all()?.to_vec1()?;
-    for k in points.chunks_exact(2) {
+    let axes = trajectory.dims()[2];
+    // Of a volume the plane about kz = 0.
+    for k in points.chunks_exact(axes).filter(|k| axes == 2 || k[0].abs() <= 0.5).map(|k| &k[axes - 2..]) {
         let place =
             |k: f32, n: usize| (k.round() as isize + (n / 2) as isize).clamp(0, n as isize - 1) as usize;
         grid[place(k[0], height) * width + place(k[1], width)] = 1.0;

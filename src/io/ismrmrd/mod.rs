@@ -36,8 +36,8 @@ pub(crate) fn is_ismrmrd(reader: &Reader) -> bool {
 }
 
 /// Reads k-space: readouts sorted by their counters, noise scans turned into the covariance of the noise. Of Cartesian
-/// readouts averages are averaged and oversampling is removed; others keep their trajectories. Of several contrasts,
-/// phases, repetitions or sets the first is read.
+/// readouts averages are averaged and oversampling is removed; others keep their trajectories, in three dimensions where the
+/// header encodes a volume. Of several contrasts, phases, repetitions or sets the first is read.
 pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
     let xml = reader.text("dataset/xml")?;
     let raw = reader.raw("dataset/data")?;
@@ -74,16 +74,17 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
             each.for_each(|(coil, values)| noise.push(coil, values.iter().copied()));
             continue;
         }
-        if counter("kspace_encode_step_2") > 0 {
-            return Err(reader.error("3-D k-space (kspace_encode_step_2 > 0) is not supported"));
-        }
         let path = if cartesian {
             Vec::new()
         } else {
-            record.path(bytes, count, &heap).map_err(|e| reader.error(e))?
+            record.path(bytes, count, encoding.depth > 1, &heap).map_err(|e| reader.error(e))?
         };
+        if counter("kspace_encode_step_2") > 0 && path.len() <= 2 * count {
+            let reason = "3-D k-space (kspace_encode_step_2 > 0) is supported along trajectories in three dimensions only";
+            return Err(reader.error(reason));
+        }
         readouts.push(Readout {
-            line: counter("kspace_encode_step_1"),
+            line: (counter("kspace_encode_step_2") << 16) + counter("kspace_encode_step_1"),
             slice: counter("slice"),
             centre: record.number(bytes, "center_sample") as usize,
             reversed: flags & REVERSED != 0,
@@ -94,6 +95,11 @@ pub(crate) fn read(reader: &Reader) -> Result<MriScan> {
         });
     }
     encoding.noise = noise;
+    // Some write the number of slices where planes of a volume belong.
+    if readouts.iter().all(|r| r.path.len() * r.coils <= r.samples.len()) {
+        encoding.field[0] /= encoding.depth as f64;
+        encoding.depth = 1;
+    }
     let provenance = Provenance::new(None).with("source", reader.path().display().to_string());
     if readouts.iter().any(|r| !r.path.is_empty()) {
         return assemble_paths(reader.path(), readouts, &encoding, provenance);
@@ -143,6 +149,8 @@ fn header(reader: &Reader, xml: &str, cartesian: bool) -> Result<Encoding> {
         kept.clamp(1, encoded[axis].max(1))
     };
     let (width, lines) = (kept(0), if cartesian { encoded[1] } else { kept(1) });
+    // Planes count where samples lie along paths: Cartesian volumes are refused by their counters.
+    let depth = if cartesian { 1 } else { kept(2) };
     let limits = tag(xml, "encodingLimits").and_then(|l| tag(l, "kspace_encoding_step_1"));
     let centre = limits.and_then(|l| tag(l, "center")).and_then(|c| c.trim().parse().ok());
     Ok(Encoding {
@@ -150,12 +158,13 @@ fn header(reader: &Reader, xml: &str, cartesian: bool) -> Result<Encoding> {
         width,
         lines,
         centre_line: centre.unwrap_or(encoded[1] / 2),
+        depth,
         field: [
-            wide[2],
+            if depth > 1 { wide[2] * depth as f64 / encoded[2] as f64 } else { wide[2] },
             wide[1] * lines as f64 / encoded[1].max(1) as f64,
             wide[0] * width as f64 / encoded[0].max(1) as f64,
         ],
-        encoded: [encoded[1].max(1), encoded[0].max(1)],
+        encoded: [2, 1, 0].map(|axis| encoded[axis].max(1)),
         picture: Some([recon[1], recon[0]]),
         noise: NoiseScan::default(),
         deviation: user_parameter(xml, DEVIATION).filter(|v| v.is_finite() && *v > 0.0),
@@ -207,19 +216,27 @@ impl Record {
         (fits(data) && path.is_none_or(fits) && size > 0).then_some(Self { size, data, path, fields })
     }
 
-    /// The points (ky, kx) of a readout of `count` samples, in the file's units; nothing where there is no trajectory.
-    fn path(&self, record: &[u8], count: usize, heap: &Heap) -> std::result::Result<Vec<f32>, String> {
+    /// The points of a readout of `count` samples, (ky, kx) or in a `volume` (kz, ky, kx) where the file gives kz, in the
+    /// file's units; nothing where there is no trajectory.
+    fn path(
+        &self,
+        record: &[u8],
+        count: usize,
+        volume: bool,
+        heap: &Heap,
+    ) -> std::result::Result<Vec<f32>, String> {
         let dimensions = self.number(record, "trajectory_dimensions") as usize;
         let Some(at) = self.path.filter(|_| dimensions > 0) else { return Ok(Vec::new()) };
         let numbers = heap.floats(&record[at..at + 16])?;
-        // A third number may be kz, or the density.
+        // Of slices a third number may be kz, or the density.
         if dimensions < 2 || dimensions.checked_mul(count) != Some(numbers.len()) {
             let found = numbers.len();
             return Err(format!(
                 "a trajectory of {count} samples in {dimensions} dimensions has {found} numbers"
             ));
         }
-        Ok(numbers.chunks_exact(dimensions).flat_map(|k| [k[1], k[0]]).collect())
+        let axes = if volume && dimensions >= 3 { 3 } else { 2 };
+        Ok(numbers.chunks_exact(dimensions).flat_map(|k| k[..axes].iter().rev().copied()).collect())
     }
 
     fn number(&self, record: &[u8], name: &str) -> f64 {

@@ -52,7 +52,8 @@ fn records(scan: &MriScan, file: &mut File) -> Result<Vec<u8>> {
         f32::to_vec(&scan.kspace)?.into_iter().map(|v| (f64::from(v) * scan.scale) as f32).collect();
     let mask = f32::to_vec(&scan.mask)?;
     let points = scan.trajectory.as_ref().map(f64::to_vec).transpose()?;
-    let [_, height, width] = scan.target.shape().map(|n| n as f64);
+    let size = scan.target.shape().map(|n| n as f64);
+    let axes = if scan.along_volume() { 3 } else { 2 };
     let mut out = Vec::new();
     let mut counter = 0;
     for slice in 0..slices {
@@ -73,17 +74,16 @@ fn records(scan: &MriScan, file: &mut File) -> Result<Vec<u8>> {
                 flags |= LAST_IN_SLICE | if slice + 1 == slices { LAST_IN_MEASUREMENT } else { 0 };
             }
             let path: Vec<f32> = points.as_ref().map_or(Vec::new(), |k| {
-                let of_line = &k[2 * line * samples..2 * (line + 1) * samples];
-                of_line
-                    .chunks_exact(2)
-                    .flat_map(|k| [k[1] / width, k[0] / height].map(|v| v as f32))
-                    .collect()
+                let of_line = &k[axes * line * samples..axes * (line + 1) * samples];
+                let part = |k: &[f64], axis: usize| (k[axes - 1 - axis] / size[2 - axis]) as f32;
+                of_line.chunks_exact(axes).flat_map(|k| (0..axes).map(move |axis| part(k, axis))).collect()
             });
             let centre = match points {
-                Some(_) => nearest_to_zero(&path),
+                Some(_) => nearest_to_zero(&path, axes),
                 None => samples / 2 - run.start,
             };
-            let head = Head { flags, counter, samples: run.len(), coils, centre, line, slice, path: &path };
+            let dimensions = path.len() / run.len().max(1);
+            let head = Head { flags, counter, samples: run.len(), coils, centre, line, slice, dimensions };
             head.put(scan, &mut out);
             counter += 1;
             out.extend(file.store(path.len() as u32, &f32_bytes(&path)));
@@ -117,15 +117,15 @@ fn run(mask: &[f32]) -> Result<Option<std::ops::Range<usize>>> {
     Ok(Some(start..end))
 }
 
-/// The sample of a trajectory (kx, ky) that is nearest to k = 0.
-fn nearest_to_zero(path: &[f32]) -> usize {
-    let size = |k: &[f32]| k[0].hypot(k[1]);
-    let samples = path.chunks_exact(2).enumerate();
+/// The sample of a trajectory (kx, ky) or (kx, ky, kz) that is nearest to k = 0.
+fn nearest_to_zero(path: &[f32], axes: usize) -> usize {
+    let size = |k: &[f32]| k.iter().map(|v| v * v).sum::<f32>();
+    let samples = path.chunks_exact(axes).enumerate();
     samples.min_by(|a, b| size(a.1).total_cmp(&size(b.1))).map_or(0, |(at, _)| at)
 }
 
 /// What differs from one readout to the next.
-struct Head<'a> {
+struct Head {
     flags: u64,
     counter: u32,
     samples: usize,
@@ -133,10 +133,11 @@ struct Head<'a> {
     centre: usize,
     line: usize,
     slice: usize,
-    path: &'a [f32],
+    /// Of the trajectory, 0 without one.
+    dimensions: usize,
 }
 
-impl Head<'_> {
+impl Head {
     /// The fields in the order of [`head_type`].
     fn put(&self, scan: &MriScan, out: &mut Vec<u8>) {
         let short = |v: usize| (v as u16).to_le_bytes();
@@ -151,8 +152,7 @@ impl Head<'_> {
             let on = self.coils.saturating_sub(64 * word).min(64) as u32;
             out.extend((u64::MAX.checked_shr(64 - on).unwrap_or(0)).to_le_bytes());
         }
-        let dimensions = if self.path.is_empty() { 0 } else { 2 };
-        out.extend([0, 0, self.centre, 0, dimensions].map(short).concat());
+        out.extend([0, 0, self.centre, 0, self.dimensions].map(short).concat());
         // The time of a sample is not known.
         out.extend([0; 4]);
         out.extend(frame(scan, self.slice).map(f32::to_le_bytes).concat());
@@ -162,10 +162,11 @@ impl Head<'_> {
     }
 }
 
-/// Centre of a slice, directions of readout, phase and slice in LPS, position of the table.
+/// Centre of a slice, or of the volume, directions of readout, phase and slice in LPS, position of the table.
 fn frame(scan: &MriScan, slice: usize) -> [f32; 15] {
     let grid = &scan.target;
-    let [_, height, width] = grid.shape();
+    let [planes, height, width] = grid.shape();
+    let slice = if scan.along_volume() { planes / 2 } else { slice };
     let lps = |v: Vector3<f64>| [-v[0], -v[1], v[2]];
     let place = nalgebra::Vector4::new((width / 2) as f64, (height / 2) as f64, slice as f64, 1.0);
     let centre = (grid.affine() * place).xyz();
@@ -228,13 +229,14 @@ fn head_type() -> Type {
 
 /// The XML header (`ismrmrd.xsd`). The resonance frequency is not known, but the schema wants a number.
 fn header(scan: &MriScan, along_y: bool) -> String {
-    let [slices, height, width] = scan.target.shape();
+    let [planes, height, width] = scan.target.shape();
     let [z, y, x] = scan.target.spacing();
+    let (slices, depth) = if scan.along_volume() { (1, planes) } else { (planes, 1) };
     let space = |[rows, columns]: [usize; 2]| {
-        let (wide, high) = (x * columns as f64, y * rows as f64);
+        let (wide, high, deep) = (x * columns as f64, y * rows as f64, z * depth as f64);
         format!(
-            "<matrixSize><x>{columns}</x><y>{rows}</y><z>1</z></matrixSize>\
-             <fieldOfView_mm><x>{wide}</x><y>{high}</y><z>{z}</z></fieldOfView_mm>"
+            "<matrixSize><x>{columns}</x><y>{rows}</y><z>{depth}</z></matrixSize>\
+             <fieldOfView_mm><x>{wide}</x><y>{high}</y><z>{deep}</z></fieldOfView_mm>"
         )
     };
     let limit = |name: &str, count: usize, centre: usize| {

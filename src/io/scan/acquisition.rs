@@ -21,7 +21,7 @@ pub(crate) struct Readout {
     pub(crate) coils: usize,
     /// [coil, sample, 2]
     pub(crate) samples: Vec<f32>,
-    /// Where the samples lie that are not on a grid, (ky, kx) in the file's units: [sample, 2].
+    /// Where the samples lie that are not on a grid, (ky, kx) in the file's units: [sample, 2]; (kz, ky, kx) in a volume.
     pub(crate) path: Vec<f32>,
     /// Centre of the slice and directions of readout, phase and slice in LPS mm, where known.
     pub(crate) frame: Option<[Vector3<f64>; 4]>,
@@ -69,10 +69,12 @@ pub(crate) struct Encoding {
     /// Lines of the full k-space, and the line at ky = 0.
     pub(crate) lines: usize,
     pub(crate) centre_line: usize,
-    /// Field of view without oversampling [z (one slice), y, x] in mm.
+    /// Planes of a volume that is encoded in three dimensions; 1 for slices.
+    pub(crate) depth: usize,
+    /// Field of view without oversampling [z (one slice, or the volume), y, x] in mm.
     pub(crate) field: [f64; 3],
-    /// Rows and columns with oversampling.
-    pub(crate) encoded: [usize; 2],
+    /// Planes, rows and columns with oversampling.
+    pub(crate) encoded: [usize; 3],
     /// Central [height, width] that is the picture.
     pub(crate) picture: Option<[usize; 2]>,
     /// The noise scan, if any.
@@ -160,7 +162,8 @@ pub(super) fn finish(
     provenance: Provenance,
 ) -> Result<MriScan> {
     let [slices, coils] = [0, 1].map(|axis| sampled.kspace.dims()[axis]);
-    let shape = [slices, encoding.lines, encoding.width];
+    let planes = if encoding.depth > 1 { encoding.depth } else { slices };
+    let shape = [planes, encoding.lines, encoding.width];
     let crop =
         encoding.picture.filter(|p| p[0] <= shape[1] && p[1] <= shape[2] && *p != [shape[1], shape[2]]);
     let (kspace, scale) = normalised(path, &sampled.kspace)?;
@@ -240,15 +243,19 @@ pub(crate) fn normalised(path: &Path, kspace: &Tensor) -> Result<(Tensor, f64)> 
 fn grid(shape: [usize; 3], encoding: &Encoding, readouts: &[Readout]) -> Result<Grid> {
     let [slices, height, width] = shape;
     let [z, y, x] = encoding.field;
-    let spacing = [z, y / height as f64, x / width as f64];
+    let spacing = [z / encoding.depth as f64, y / height as f64, x / width as f64];
     let of = |slice| readouts.iter().find(|r| r.slice == slice).and_then(|r| r.frame);
-    let (Some([origin, read, phase, normal]), Some([last, ..])) = (of(0), of(slices - 1)) else {
+    let volume = encoding.depth > 1;
+    let last = if volume { 0 } else { slices - 1 };
+    let (Some([origin, read, phase, normal]), Some([last, ..])) = (of(0), of(last)) else {
         return Grid::centred(shape, spacing);
     };
-    let step = if slices > 1 { (last - origin) / (slices - 1) as f64 } else { normal * spacing[0] };
+    let step =
+        if slices > 1 && !volume { (last - origin) / (slices - 1) as f64 } else { normal * spacing[0] };
     let (along, down) = (read * spacing[2], phase * spacing[1]);
-    // The centre of the slice is the pixel of frequency zero.
-    let corner = origin - along * (width / 2) as f64 - down * (height / 2) as f64;
+    // The centre of the slice, or of the volume, is the pixel of frequency zero.
+    let planes = if volume { slices / 2 } else { 0 };
+    let corner = origin - along * (width / 2) as f64 - down * (height / 2) as f64 - step * planes as f64;
     let mut affine = Matrix4::identity();
     for (axis, column) in [along, down, step, corner].iter().enumerate() {
         (0..3).for_each(|row| affine[(row, axis)] = if row < 2 { -column[row] } else { column[row] });

@@ -25,13 +25,14 @@ const SLICES: usize = 13;
 #[derive(Clone, Debug)]
 pub struct MriScan {
     /// k-space [slice, coil, ky, kx, 2], the zero frequency at index ⌊n/2⌋; zero where not sampled. With a trajectory
-    /// [slice, coil, readout, sample, 2].
+    /// [slice, coil, readout, sample, 2]; a trajectory in three dimensions has one slice, the volume.
     pub kspace: Tensor,
     /// 1 where sampled, 0 elsewhere: [ky, kx], or [slice, ky, kx] where slices differ. With a trajectory, [readout, sample].
     pub mask: Tensor,
-    /// Where the samples lie that are not on a grid: (ky, kx) in cycles per field of view, [readout, sample, 2].
+    /// Where the samples lie that are not on a grid: (ky, kx) in cycles per field of view, [readout, sample, 2], or (kz, ky,
+    /// kx), [readout, sample, 3].
     pub trajectory: Option<Tensor>,
-    /// Coil sensitivities [coil, y, x, 2] or [slice, coil, y, x, 2].
+    /// Coil sensitivities [coil, y, x, 2] or [slice, coil, y, x, 2]; [coil, z, y, x, 2] along a trajectory in three dimensions.
     pub coil_maps: Option<Tensor>,
     /// Standard deviation of the noise of the real and of the imaginary part, in units of `kspace`.
     pub noise: Option<f64>,
@@ -79,6 +80,11 @@ impl MriScan {
         }
     }
 
+    /// Whether samples lie along a trajectory in three dimensions.
+    pub fn along_volume(&self) -> bool {
+        self.trajectory.as_ref().is_some_and(|k| k.dims().last() == Some(&3))
+    }
+
     /// As BART's axes are ordered: samples, lines, 1, coils, …, slices; along a trajectory 1, samples, readouts, coils.
     fn write_cfl(&self, path: &Path) -> Result<()> {
         let &[slices, coils, lines, samples, _] = self.kspace.dims() else { unreachable!("checked before") };
@@ -91,8 +97,10 @@ impl MriScan {
         let kspace = (&self.kspace * self.scale)?.reshape(axes)?;
         if let Some(trajectory) = &self.trajectory {
             // (kx, ky, kz) in cycles per field of view.
-            let [ky, kx] = [trajectory.narrow(2, 0, 1)?, trajectory.narrow(2, 1, 1)?];
-            let points = Tensor::cat(&[&kx, &ky, &ky.zeros_like()?], 2)?;
+            let axes = trajectory.dims()[2];
+            let [ky, kx] = [trajectory.narrow(2, axes - 2, 1)?, trajectory.narrow(2, axes - 1, 1)?];
+            let kz = if axes == 3 { trajectory.narrow(2, 0, 1)? } else { ky.zeros_like()? };
+            let points = Tensor::cat(&[&kx, &ky, &kz], 2)?;
             cfl::write(&points, Field::Real, &cfl::trajectory_of(path))?;
         }
         cfl::write(&kspace, Field::Complex, path)
@@ -111,11 +119,20 @@ impl MriScan {
         let axes = if self.mask.rank() == 2 { "ky, kx" } else { "slice, ky, kx" };
         hdf5::put(&mut file, "mask", &self.mask, Field::Real, axes)?;
         if let Some(maps) = &self.coil_maps {
-            let axes = if maps.rank() == 4 { "coil, y, x" } else { "slice, coil, y, x" };
+            let axes = match maps.rank() {
+                4 => "coil, y, x",
+                _ if self.along_volume() => "coil, z, y, x",
+                _ => "slice, coil, y, x",
+            };
             hdf5::put(&mut file, "coil_maps", maps, Field::Complex, axes)?;
         }
         if let Some(trajectory) = &self.trajectory {
-            hdf5::put(&mut file, "trajectory", trajectory, Field::Real, "readout, sample, (ky, kx)")?;
+            let axes = if self.along_volume() {
+                "readout, sample, (kz, ky, kx)"
+            } else {
+                "readout, sample, (ky, kx)"
+            };
+            hdf5::put(&mut file, "trajectory", trajectory, Field::Real, axes)?;
         }
         if let Some(covariance) = &self.noise_covariance {
             hdf5::put(&mut file, "noise_covariance", covariance, Field::Complex, "coil, coil")?;
@@ -143,21 +160,32 @@ impl MriScan {
         }
         check_mask(&named("mask"), &self.mask)?;
         let [image_slices, rows, columns] = self.target.shape();
-        if image_slices != slices || (self.trajectory.is_none() && [rows, columns] != [height, width]) {
+        let volume = self.along_volume();
+        if volume && slices != 1 {
+            let expected = "one slice, the volume, along a trajectory in three dimensions";
+            return Err(Error::shape(named("kspace"), expected, found));
+        }
+        if (image_slices != slices && !volume)
+            || (self.trajectory.is_none() && [rows, columns] != [height, width])
+        {
             let expected = format!("{:?}, as the k-space", [slices, height, width]);
             return Err(Error::shape(named("target"), expected, &self.target.shape()));
         }
         if let Some(trajectory) = &self.trajectory {
-            if trajectory.dims() != [height, width, 2] {
-                let expected = format!("[{height}, {width}, 2], as the k-space");
+            let dims = trajectory.dims();
+            if dims != [height, width, 2] && dims != [height, width, 3] {
+                let expected = format!("[{height}, {width}, 2 or 3], as the k-space");
                 return Err(Error::shape(named("trajectory"), expected, trajectory.dims()));
             }
             vector::require_finite(&named("trajectory"), trajectory)?;
         }
         if let Some(maps) = &self.coil_maps {
             let one = [coils, rows, columns, 2];
-            let each = [slices, coils, rows, columns, 2];
-            if maps.dims() != one && maps.dims() != each {
+            let mut each = [slices, coils, rows, columns, 2];
+            if volume {
+                each[..2].copy_from_slice(&[coils, image_slices]);
+            }
+            if (volume || maps.dims() != one) && maps.dims() != each {
                 let expected = format!("{one:?} or {each:?}, as k-space and image");
                 return Err(Error::shape(named("coil_maps"), expected, maps.dims()));
             }

@@ -19,16 +19,18 @@ pub(crate) fn assemble_paths(
 ) -> Result<MriScan> {
     let bad = |reason: String| Error::format(path, reason);
     readouts.sort_by_key(|r| (r.slice, r.line));
-    let (coils, samples) = (readouts[0].coils, readouts[0].path.len() / 2);
+    // A volume has (kz, ky, kx), slices have (ky, kx).
+    let axes = if encoding.depth > 1 { 3 } else { 2 };
+    let (coils, samples) = (readouts[0].coils, readouts[0].path.len() / axes);
     let odd = readouts
         .iter()
-        .find(|r| (r.coils, r.path.len(), r.samples.len()) != (coils, 2 * samples, 2 * coils * samples));
+        .find(|r| (r.coils, r.path.len(), r.samples.len()) != (coils, axes * samples, 2 * coils * samples));
     if let Some(odd) = odd {
         return Err(bad(format!(
             "readouts of {coils} coils × {samples} samples and of {} coils × {} samples at {} points",
             odd.coils,
             odd.samples.len() / 2 / odd.coils.max(1),
-            odd.path.len() / 2
+            odd.path.len() / axes
         )));
     }
     let slices: Vec<&[Readout]> = readouts.chunk_by(|a, b| a.slice == b.slice).collect();
@@ -38,6 +40,12 @@ pub(crate) fn assemble_paths(
     };
     if slices.iter().enumerate().any(|(at, slice)| slice[0].slice != at) || slices.iter().any(differs) {
         return Err(bad("slices that are missing, or sampled along different trajectories".into()));
+    }
+    if axes == 3 && slices.len() > 1 {
+        return Err(bad(format!(
+            "{} volumes that are encoded in three dimensions; expected one",
+            slices.len()
+        )));
     }
     let lines = first.len();
     let mut kspace = Vec::with_capacity(slices.len() * coils * lines * samples * 2);
@@ -51,14 +59,15 @@ pub(crate) fn assemble_paths(
     let kspace = f32::tensor(kspace, &[slices.len(), coils, lines, samples, 2])?;
     let points: Vec<f32> = first.iter().flat_map(|r| r.path.iter().copied()).collect();
     let parts = points.iter().all(|k| k.abs() <= 1.0);
-    let image = [encoding.lines, encoding.width];
+    let image = [encoding.depth, encoding.lines, encoding.width];
     let factor = |axis: usize| match parts {
         true => image[axis] as f64,
         false => image[axis] as f64 / encoding.encoded[axis] as f64,
     };
-    let factors = [factor(0), factor(1)];
-    let points = points.iter().enumerate().map(|(at, k)| (f64::from(*k) * factors[at % 2]) as f32).collect();
-    let trajectory = Some(f32::tensor(points, &[lines, samples, 2])?);
+    let factors = &[factor(0), factor(1), factor(2)][3 - axes..];
+    let points =
+        points.iter().enumerate().map(|(at, k)| (f64::from(*k) * factors[at % axes]) as f32).collect();
+    let trajectory = Some(f32::tensor(points, &[lines, samples, axes])?);
     let mask = f32::tensor(vec![1.0; lines * samples], &[lines, samples])?;
     finish(path, &readouts, encoding, Sampled { kspace, mask, trajectory }, provenance)
 }

@@ -15,6 +15,7 @@ mod off_resonance;
 mod sense;
 mod simulate;
 mod trajectory;
+mod volume_trajectory;
 
 pub use encoding::Encoding;
 pub use frames::Frames;
@@ -24,3 +25,4 @@ pub use off_resonance::OffResonance;
 pub use sense::Sense;
 pub use simulate::{birdcage, measure};
 pub use trajectory::Trajectory;
+pub use volume_trajectory::VolumeTrajectory;

@@ -52,7 +52,7 @@ impl LowRankSense {
         }
         let scaled = Scaled::new(series, kspace)?;
         let penalty = LocallyLowRank::new(series.domain(), self.lambda, self.block)?;
-        let penalty = CycleSpinning::new(penalty, self.block);
+        let penalty = CycleSpinning::new(penalty, self.block, 2);
         let fidelity = LeastSquares::new(Arc::new(series.clone()), &scaled.kspace)?;
         let solver = Fista {
             max_iterations: self.max_iterations,

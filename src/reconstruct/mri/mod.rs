@@ -1,6 +1,7 @@
 //! Reconstruction of magnetic-resonance images from k-space.
 //!
-//! Coil maps come from the fully sampled centre: [`low_resolution_maps`], [`Walsh`] or [`Espirit`]. With them,
+//! Coil maps come from the fully sampled centre: [`low_resolution_maps`], [`Walsh`] or [`Espirit`], those of volumes
+//! through [`volume_maps`]. With them,
 //! [`zero_filled`] is the adjoint, [`ConjugateGradientSense`] least squares with a small ridge, [`WaveletSense`]
 //! sparse in wavelets and [`TotalVariationSense`] piecewise smooth.
 //!
@@ -20,6 +21,7 @@ mod low_resolution;
 mod partial_fourier;
 mod region;
 mod total_variation;
+mod volume_maps;
 mod walsh;
 mod wavelet;
 
@@ -40,6 +42,7 @@ pub use low_resolution::low_resolution_maps;
 pub use partial_fourier::PartialFourier;
 pub use region::{calibration_region, sampled_points};
 pub use total_variation::TotalVariationSense;
+pub use volume_maps::volume_maps;
 pub use walsh::Walsh;
 pub use wavelet::WaveletSense;
 

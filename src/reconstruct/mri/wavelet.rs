@@ -76,7 +76,8 @@ impl WaveletSense {
         let levels = self.levels.min(deepest);
         let wavelet = Wavelet::new(encoding.domain(), axes.len(), self.family, levels)?;
         let sparse = Arc::new(L1Norm::new(wavelet.range(), self.lambda)?);
-        let penalty = CycleSpinning::new(Transformed::new(wavelet.shared(), sparse)?, 1 << levels);
+        let penalty = Transformed::new(wavelet.shared(), sparse)?;
+        let penalty = CycleSpinning::new(penalty, 1 << levels, axes.len());
         let fidelity = LeastSquares::new(Arc::new(encoding.clone()), &scaled.kspace)?;
         let solver = Fista {
             max_iterations: self.max_iterations,
