@@ -2,6 +2,9 @@
 
 Ours are library calls; BART's are whole runs of its tools, from which the time of one that does nothing is subtracted.
 Repetitions alternate, and the smallest time counts, so that other work on the machine matters little.
+
+Arguments: measured k-space (.cfl), whose truth is BART's own image, or images (.npy, real [y, x]), which are scanned like
+the phantom.
 """
 
 import os
@@ -68,17 +71,23 @@ def ours(folder, binary, method):
     return min(float(t) for t in re.findall(r"wellposed seconds (\S+)", printed))
 
 
-def simulate(folder, acceleration):
-    """A Shepp-Logan scan with 1 % noise, sampled by a Poisson disc with a full centre of 24 x 24."""
-    bart(folder, "phantom -x256 truth")
-    bart(folder, "phantom -x256 -S8 coils")
-    truth, coils = read_cfl(f"{folder}/truth"), read_cfl(f"{folder}/coils")
+def simulate(folder, acceleration, truth=None):
+    """A scan of an image, or of Shepp-Logan, with 1 % noise, sampled by a Poisson disc with a full centre of 24 x 24."""
+    side = 256 if truth is None else max(truth.shape)
+    bart(folder, f"phantom -x{side} truth")
+    bart(folder, f"phantom -x{side} -S8 coils")
+    if truth is None:
+        truth = read_cfl(f"{folder}/truth")
+    else:
+        margins = [((side - n) // 2, side - n - (side - n) // 2) for n in truth.shape]
+        truth = np.pad(truth, margins) / np.percentile(truth, 99)
+    coils = read_cfl(f"{folder}/coils")
     coils = coils / np.sqrt((np.abs(coils) ** 2).sum(0))
     # BART's own discs are sparser than asked for; search for what gives the acceleration.
     low, high = 1.0, acceleration
     for _ in range(12):
         step = 0.5 * (low + high)
-        bart(folder, f"poisson -Y256 -Z256 -y{step} -z{step} -C24 -e -s1 disc")
+        bart(folder, f"poisson -Y{side} -Z{side} -y{step} -z{step} -C24 -e -s1 disc")
         mask = np.abs(read_cfl(f"{folder}/disc")) > 0.5
         low, high = (step, high) if mask.size / mask.sum() < acceleration else (low, step)
     rng = np.random.default_rng(1)
@@ -151,6 +160,10 @@ def main():
             compare(folder, program, "Shepp-Logan 8 × 256²", *simulate(folder, acceleration))
     for path in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as folder:
+            if path.endswith(".npy"):
+                scan = simulate(folder, 4, np.load(path).astype(np.float32))
+                compare(folder, program, os.path.basename(path), *scan)
+                continue
             kspace = read_cfl(path.removesuffix(".cfl"))
             kspace = kspace / np.abs(kspace).max()
             mask = (np.abs(kspace) > 0).any(0)

@@ -12,8 +12,8 @@ use wellposed::tensor::{Buffer, Space, Workspace, fft};
 use super::method::Maps;
 use super::volumetric;
 
-/// Below this many samples a side the centre has too few kernels for ESPIRiT to tell signal from noise.
-const LEAST_FOR_ESPIRIT: usize = 14;
+/// Below this many samples a side the centre has too few pieces for ESPIRiT, however small.
+const LEAST_FOR_ESPIRIT: usize = 12;
 
 /// Either kind of encoding, with the data that belong to it.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ fn cartesian(scan: &MriScan, maps: Maps, calibration: usize) -> Result<Measured>
 
 /// Coil maps from the central `region` of Cartesian k-space with this `noise`, where it is known.
 fn estimate(kspace: &Tensor, maps: Maps, region: [usize; 2], noise: Option<f64>) -> Result<Tensor> {
-    let espirit = Espirit { noise, ..Espirit::default() };
+    let espirit = Espirit { noise, ..Espirit::suited_to(region) };
     match maps {
         Maps::Auto if region.iter().all(|side| *side >= LEAST_FOR_ESPIRIT) => {
             Ok(espirit.maps(kspace, region)?.maps)

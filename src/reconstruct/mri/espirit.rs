@@ -50,6 +50,12 @@ pub struct CoilMaps {
 }
 
 impl Espirit {
+    /// The default with a kernel that suits a `region`: a third of its side, from 3 to 6 samples. Fewer and larger pieces
+    /// span too little of what k-space can be, so that parts of the object would be cropped.
+    pub fn suited_to(region: [usize; 2]) -> Self {
+        Self { kernel: (region[0].min(region[1]) / 3).clamp(3, 6), ..Self::default() }
+    }
+
     /// Maps from the central `region` [height, width] of `kspace` [batch…, coil, ky, kx, 2], which must be fully
     /// sampled there (see [`super::calibration_region`]); 24 × 24 is usual.
     ///

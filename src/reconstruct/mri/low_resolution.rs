@@ -10,10 +10,10 @@ use crate::tensor::fft::{Direction, Origin, Plan};
 use crate::tensor::{Buffer, Kernel, Real, as_complex, as_complex_mut, launch, vector};
 
 /// Coil maps S_c = I_c / √Σ|I|² from images I_c of the central `region` [height, width] of `kspace`
-/// [batch…, coil, ky, kx, 2], faded out to its edges by a Hann window (as in McKenzie et al. 2002). The maps have
-/// the shape of the k-space.
+/// [batch…, coil, ky, kx, 2] (McKenzie et al. 2002). The maps have the shape of the k-space.
 ///
-/// Robust and quick. They carry the phase of the image, so that images are real and not negative where they
+/// Robust and quick. No window fades the region out: of 10² samples of a 16-coil brain a Hann window leaves so little
+/// that wavelets reach 36.8 dB instead of 39.4 dB, with a dark spot where the blurred images cancel. They carry the phase of the image, so that images are real and not negative where they
 /// are smooth; outside the object they are noise of size 1, which [`super::Espirit`] would cut away.
 ///
 /// # Errors
@@ -60,7 +60,7 @@ impl Kernel for Ratios {
     }
 }
 
-/// Coil images of the central region of k-space under a Hann window.
+/// Coil images of the central region of k-space.
 pub(super) fn images<T: Real>(
     kspace: &[Complex<T>],
     shape: [usize; 2],
@@ -68,24 +68,16 @@ pub(super) fn images<T: Real>(
     images: &mut [Complex<T>],
 ) -> Result<()> {
     let [height, width] = shape;
-    let windows: Vec<Vec<T>> = region.iter().map(|n| hann(*n)).collect();
     let (top, left) = (first(height, region[0]), first(width, region[1]));
     let plan = Plan::new(&shape, Origin::Centre)?;
     let item = height * width;
     images.par_chunks_mut(item).zip(kspace.par_chunks(item)).for_each(|(image, kspace)| {
         image.fill(Complex::new(T::zero(), T::zero()));
-        for (y, wy) in windows[0].iter().enumerate() {
-            let start = (top + y) * width + left;
-            let row = image[start..start + region[1]].iter_mut().zip(&kspace[start..]);
-            row.zip(&windows[1]).for_each(|((o, v), wx)| *o = v.scale(*wy * *wx));
+        for y in top..top + region[0] {
+            let row = y * width + left..y * width + left + region[1];
+            image[row.clone()].copy_from_slice(&kspace[row]);
         }
         plan.run_in_place(Direction::Inverse, image);
     });
     Ok(())
-}
-
-/// cos² about index ⌊n/2⌋, positive at every index.
-fn hann<T: Real>(n: usize) -> Vec<T> {
-    let place = |i: usize| (i as f64 - (n / 2) as f64) / (n + 1) as f64;
-    (0..n).map(|i| T::of((std::f64::consts::PI * place(i)).cos().powi(2))).collect()
 }

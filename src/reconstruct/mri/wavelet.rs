@@ -38,7 +38,7 @@ pub struct WaveletSense {
 
 impl Default for WaveletSense {
     fn default() -> Self {
-        let family = Family::Daubechies(4);
+        let family = Family::Daubechies(2);
         Self { lambda: 0.003, family, levels: 4, max_iterations: 60, tolerance: 1e-4, stop: None }
     }
 }
