@@ -110,3 +110,25 @@ fn displaced_detectors_and_hubers_penalty() {
     assert!((straight - shifted).abs() < 2.0, "{straight} {shifted}");
     folder.run("ct simulate chest.nii.gz -o s.h5 --row-offset 4").fails(2, &["--row-offset", "cone"]);
 }
+
+#[test]
+fn cones_are_followed_by_footprints_too() {
+    let folder = Folder::new();
+    folder.chest("chest.nii.gz", 3, 32);
+    let simulate = |rest: &str| folder.run(&format!("ct simulate chest.nii.gz -o s.h5 --photons 0 {rest}"));
+    simulate("--geometry cone --views 60 --projector footprint").good();
+    let reached = |projector: &str| {
+        let run = "ct reconstruct s.h5 -m os-sart -i 5 --reference chest.nii.gz -o r.nii --projector";
+        psnr(&folder, &format!("{run} {projector}"))
+    };
+    let (own, other) = (reached("footprint"), reached("joseph"));
+    assert!(own > 20.0 && own != other && (own - other).abs() < 2.0, "{own} {other}");
+    let refused = |rest: &str, words: &[&str]| {
+        folder.run(&format!("ct reconstruct s.h5 -o r.nii --projector footprint {rest}")).fails(2, words);
+    };
+    refused("-m fdk", &["--projector", "fbp"]);
+    simulate("--views 60 --projector footprint").fails(2, &["--projector", "parallel"]);
+    simulate("--views 60 --geometry fan --projector footprint").fails(2, &["--projector", "fan-flat"]);
+    simulate("--views 60 --geometry fan").good();
+    refused("-m sirt", &["--projector", "fan-flat"]);
+}

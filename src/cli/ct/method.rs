@@ -12,7 +12,7 @@ use wellposed::linalg::{Cgls, LinearOperator};
 use wellposed::observe::{Observer, Solution, Termination};
 use wellposed::reconstruct::{Fbp, OsSart, Sirt, Slices, TotalVariation, Window};
 
-use super::rays::Rays;
+use super::rays::{Rays, Sampling};
 use super::scan::weights;
 use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
@@ -99,6 +99,9 @@ pub struct Settings {
     /// Where the filter of fbp ends, as a part of the Nyquist frequency.
     #[arg(long, default_value_t = 1.0, value_name = "PART")]
     cutoff: f64,
+    /// How the line integrals of a cone beam are taken, by methods that iterate.
+    #[arg(long, value_enum, default_value_t = Sampling::Joseph, value_name = "HOW")]
+    projector: Sampling,
 }
 
 impl Default for Settings {
@@ -110,6 +113,7 @@ impl Default for Settings {
             huber: None,
             filter: Filter::RamLak,
             cutoff: 1.0,
+            projector: Sampling::Joseph,
         }
     }
 }
@@ -128,6 +132,10 @@ impl Settings {
         }
         if !(self.cutoff > 0.0 && self.cutoff <= 1.0) {
             return Err(Failure::usage("--cutoff", self.cutoff, "expected more than 0 and up to 1"));
+        }
+        if self.projector == Sampling::Footprint && (method == Method::Fbp || method.diffusion().is_some()) {
+            let reason = format!("{} takes no line integrals of cone beams", method.name());
+            return Err(Failure::usage("--projector", "footprint", &reason));
         }
         let default = match method {
             Method::Fbp => None,
@@ -187,7 +195,7 @@ impl Method {
         settings: &Settings,
         observer: &mut dyn Observer,
     ) -> Outcome<Solution> {
-        let (rays, y) = (Rays::of(scan)?, &scan.projections);
+        let (rays, y) = (Rays::of(scan)?.sampled(settings.projector)?, &scan.projections);
         let a = rays.transform(&scan.target, &Device::Cpu)?;
         let max_iterations = settings.iterations();
         Ok(match self {
@@ -211,7 +219,7 @@ impl Method {
                 };
                 let [slice, _, column] = scan.target.spacing();
                 // The slices of a cone are not measured apart.
-                let together = settings.coupled || matches!(rays, Rays::Cone(_));
+                let together = settings.coupled || matches!(rays, Rays::Cone(..));
                 let slices = match together && scan.target.shape()[0] > 1 {
                     true => Slices::Coupled(column / slice),
                     false => Slices::Independent,

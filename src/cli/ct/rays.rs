@@ -3,21 +3,36 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use clap::ValueEnum;
+use serde::Serialize;
 use wellposed::error::Result;
 use wellposed::io::{Beam, CtGeometry, CtScan, Grid};
 use wellposed::operator::ct::{
-    ConeBeam, ConeTransform, FanBeam, FanTransform, ParallelBeam, Projector, RayTransform, VolumeGrid,
+    ConeBeam, ConeTransform, FanBeam, FanTransform, FootprintTransform, ParallelBeam, Projector,
+    RayTransform, VolumeGrid,
 };
 use wellposed::reconstruct::Fbp;
 
 use super::scan::image_grid;
+use crate::cli::failure::{Failure, Outcome};
+
+/// How line integrals are taken from voxels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// Along thin rays, interpolated between voxels.
+    #[default]
+    Joseph,
+    /// Means over the width of a detector pixel of the shadows of voxels; cones only, slower.
+    Footprint,
+}
 
 /// Views and detector.
 #[derive(Clone, Debug)]
 pub enum Rays {
     Parallel(ParallelBeam),
     Fan(FanBeam),
-    Cone(ConeBeam),
+    Cone(ConeBeam, Sampling),
 }
 
 impl Rays {
@@ -38,9 +53,26 @@ impl Rays {
             }
             Beam::Cone { source_origin, origin_detector, row_pitch, row_offset, feed } => {
                 let fan = fan(source_origin, origin_detector, false)?;
-                Self::Cone(ConeBeam { row_offset, feed, ..ConeBeam::new(fan, rows, row_pitch)? })
+                let beam = ConeBeam { row_offset, feed, ..ConeBeam::new(fan, rows, row_pitch)? };
+                Self::Cone(beam, Sampling::Joseph)
             }
         })
+    }
+
+    /// The same rays, followed through the voxels in this way.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] for footprints of anything but cones.
+    pub fn sampled(self, sampling: Sampling) -> Outcome<Self> {
+        match self {
+            Self::Cone(beam, _) => Ok(Self::Cone(beam, sampling)),
+            rays if sampling == Sampling::Joseph => Ok(rays),
+            rays => {
+                let reason =
+                    format!("footprints are those of cones, found a {} beam", rays.geometry().beam.kind());
+                Err(Failure::usage("--projector", "footprint", &reason))
+            }
+        }
     }
 
     /// As a file holds them.
@@ -51,7 +83,7 @@ impl Rays {
                 let FanBeam { source_origin, origin_detector, curved, .. } = *b;
                 (Beam::Fan { source_origin, origin_detector, curved }, &b.angles, b.pitch, b.offset)
             }
-            Self::Cone(b) => {
+            Self::Cone(b, _) => {
                 let FanBeam { source_origin, origin_detector, .. } = b.fan;
                 let ConeBeam { row_pitch, row_offset, feed, .. } = *b;
                 let beam = Beam::Cone { source_origin, origin_detector, row_pitch, row_offset, feed };
@@ -70,8 +102,11 @@ impl Rays {
         Ok(match self {
             Self::Parallel(beam) => Arc::new(RayTransform::new(&image, beam, dtype, device)?),
             Self::Fan(beam) => Arc::new(FanTransform::new(&image, &beam.vectors(), dtype, device)?),
-            Self::Cone(beam) => {
+            Self::Cone(beam, Sampling::Joseph) => {
                 Arc::new(ConeTransform::new(&volume_grid(grid)?, &beam.vectors(), dtype, device)?)
+            }
+            Self::Cone(beam, Sampling::Footprint) => {
+                Arc::new(FootprintTransform::new(&volume_grid(grid)?, beam, dtype, device)?)
             }
         })
     }
@@ -84,7 +119,7 @@ impl Rays {
                 fbp.reconstruct(&a, y)
             }
             Self::Fan(beam) => fbp.reconstruct_fan(&image_grid(grid)?, beam, y),
-            Self::Cone(beam) => fbp.reconstruct_cone(&volume_grid(grid)?, beam, y),
+            Self::Cone(beam, _) => fbp.reconstruct_cone(&volume_grid(grid)?, beam, y),
         }
     }
 }

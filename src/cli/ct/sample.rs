@@ -81,7 +81,7 @@ pub fn run(
     let units = Units::of(&prior)?;
     let clock = Instant::now();
     let rays = Rays::of(scan)?;
-    if matches!(rays, Rays::Cone(_)) {
+    if matches!(rays, Rays::Cone(..)) {
         let reason = "diffusion methods work on slices: expected a parallel or a fan beam, found a cone beam";
         return Err(wellposed::error::Error::Unsupported(reason.into()).into());
     }

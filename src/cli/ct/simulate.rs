@@ -9,7 +9,7 @@ use wellposed::io::{CtScan, Grid, Unit, Volume, read_volume};
 use wellposed::operator::ct::{ConeBeam, FanBeam, ParallelBeam, hounsfield::MU_WATER};
 use wellposed::plot::{Image, Montage, Panel, Row, Scale};
 
-use super::rays::Rays;
+use super::rays::{Rays, Sampling};
 use super::scan::{self, Simulation};
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::output;
@@ -96,6 +96,9 @@ struct Source {
     /// Climb of the source in a turn, mm: a helix.
     #[arg(long, default_value_t = 0.0, value_name = "MM")]
     feed: f64,
+    /// How a cone's line integrals are taken.
+    #[arg(long, value_enum, default_value_t = Sampling::Joseph, value_name = "HOW")]
+    projector: Sampling,
 }
 
 /// How rays run.
@@ -202,12 +205,13 @@ impl Arguments {
         let bins = |covering: usize| self.detectors.map_or(covering, |n| n as usize);
         if geometry == Geometry::Parallel {
             let beam = ParallelBeam::covering(&image, views, arc)?;
-            return Ok(Rays::Parallel(ParallelBeam { bins: bins(beam.bins), offset, ..beam }));
+            let beam = ParallelBeam { bins: bins(beam.bins), offset, ..beam };
+            return Rays::Parallel(beam).sampled(self.geometry.projector);
         }
         let fan = FanBeam::covering(&image, views, arc, source_origin, origin_detector)?;
         let fan = FanBeam { bins: bins(fan.bins), curved: geometry == Geometry::FanCurved, offset, ..fan };
         if geometry != Geometry::Cone {
-            return Ok(Rays::Fan(fan));
+            return Rays::Fan(fan).sampled(self.geometry.projector);
         }
         let [slices, thickness] = [grid.shape()[0] as f64, grid.spacing()[0]];
         // The shadow of the slices is largest where the volume is nearest to the source.
@@ -215,7 +219,8 @@ impl Arguments {
         let covering = (slices * source_origin / nearest).ceil() as usize + 2;
         let rows = self.geometry.rows.map_or(covering, |n| n as usize);
         let row_pitch = thickness * fan.magnification();
-        Ok(Rays::Cone(ConeBeam { feed, row_offset, ..ConeBeam::new(fan, rows, row_pitch)? }))
+        let beam = ConeBeam { feed, row_offset, ..ConeBeam::new(fan, rows, row_pitch)? };
+        Ok(Rays::Cone(beam, self.geometry.projector))
     }
 
     fn volume(&self) -> Outcome<Volume> {
@@ -237,7 +242,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let detectors = match &rays {
         Rays::Parallel(beam) => beam.bins,
         Rays::Fan(beam) => beam.bins,
-        Rays::Cone(beam) => beam.fan.bins,
+        Rays::Cone(beam, _) => beam.fan.bins,
     };
     let config = Config {
         volume: arguments.volume.clone(),
