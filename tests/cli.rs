@@ -7,6 +7,8 @@ mod diffusion;
 mod files;
 #[path = "cli/mri.rs"]
 mod mri;
+#[path = "cli/slabs.rs"]
+mod slabs;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -89,6 +89,9 @@ pub struct Report {
     pub metrics: Option<Metrics>,
     /// Wall-clock time of the computation without reading and writing.
     pub seconds: f64,
+    /// Parts in which the volume was reconstructed, where it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slabs: Option<usize>,
     /// Steps of the iteration; 1 for a direct method.
     pub iterations: usize,
     /// How the method ended.
@@ -114,6 +117,7 @@ impl Report {
             method: None,
             metrics: None,
             seconds,
+            slabs: None,
             iterations: 1,
             termination: "completed",
             measure: None,
@@ -134,6 +138,9 @@ impl Report {
         if let Some(method) = &self.method {
             let _ = writeln!(text, "method        {method}");
             let _ = writeln!(text, "iterations    {} ({})", self.iterations, self.termination);
+        }
+        if let Some(slabs) = self.slabs {
+            let _ = writeln!(text, "slabs         {slabs}");
         }
         let _ = writeln!(text, "seconds       {:.2}", self.seconds);
         if let Some((name, value)) = &self.measure {

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::error::{Error, Result};
 
@@ -36,26 +36,67 @@ pub fn write_path(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result
     publish(temporary, path)
 }
 
-/// As [`write()`], for a folder of files: `fill` writes into a temporary folder, which is renamed to `path`.
-///
-/// # Errors
-/// [`Error::Io`]; [`Error::Parameter`] where `path` exists already and is not an empty folder.
-pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    check_folder(path)?;
-    let parent = parent(path);
-    let temporary =
-        Builder::new().prefix(".wellposed-").tempdir_in(parent).map_err(|e| Error::io(path, e))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let open = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(temporary.path(), open).map_err(|e| Error::io(path, e))?;
+/// A file in the making: a temporary in the folder of the target, gone where it is dropped before it is published.
+pub(crate) struct Pending {
+    temporary: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Pending {
+    pub(crate) fn new(path: &Path) -> Result<Self> {
+        Ok(Self { temporary: temporary(path)?, path: path.to_path_buf() })
     }
-    fill(temporary.path())?;
-    std::fs::rename(temporary.path(), path).map_err(|e| Error::io(path, e))?;
-    // The folder now lies at `path`; only the guard that would delete the old name is left.
-    let _ = temporary.keep();
-    Ok(())
+
+    /// The target.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn writer(&self) -> Result<BufWriter<File>> {
+        let file = self.temporary.as_file().try_clone().map_err(|e| Error::io(&self.path, e))?;
+        Ok(BufWriter::with_capacity(1 << 20, file))
+    }
+
+    /// Makes it the target; whoever wrote has flushed.
+    pub(crate) fn publish(self) -> Result<()> {
+        publish(self.temporary, &self.path)
+    }
+}
+
+/// As [`Pending`], a folder of files.
+pub(crate) struct PendingFolder {
+    temporary: TempDir,
+    path: PathBuf,
+}
+
+impl PendingFolder {
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Parameter`] where `path` exists already and is not an empty folder.
+    pub(crate) fn new(path: &Path) -> Result<Self> {
+        check_folder(path)?;
+        let parent = parent(path);
+        let temporary =
+            Builder::new().prefix(".wellposed-").tempdir_in(parent).map_err(|e| Error::io(path, e))?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let open = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(temporary.path(), open).map_err(|e| Error::io(path, e))?;
+        }
+        Ok(Self { temporary, path: path.to_path_buf() })
+    }
+
+    /// The temporary.
+    pub(crate) fn place(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    pub(crate) fn publish(self) -> Result<()> {
+        std::fs::rename(self.temporary.path(), &self.path).map_err(|e| Error::io(&self.path, e))?;
+        // The folder now lies at its place; only the guard that would delete the old name is left.
+        let _ = self.temporary.keep();
+        Ok(())
+    }
 }
 
 /// An error where a file can't be written at `path`: ask before the long work starts.
@@ -145,9 +186,13 @@ mod tests {
     fn folders_appear_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("series");
-        let failed = write_folder(&path, |f| Err(Error::format(f, "no")));
-        assert!(failed.is_err() && !path.exists());
-        write_folder(&path, |f| write(&f.join("1"), |out| out.write_all(b"1"))).unwrap();
+        let failed = PendingFolder::new(&path).unwrap();
+        write(&failed.place().join("1"), |out| out.write_all(b"1")).unwrap();
+        drop(failed);
+        assert!(!path.exists());
+        let good = PendingFolder::new(&path).unwrap();
+        write(&good.place().join("1"), |out| out.write_all(b"1")).unwrap();
+        good.publish().unwrap();
         assert_eq!(std::fs::read(path.join("1")).unwrap(), b"1");
         assert!(check_folder(&path).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

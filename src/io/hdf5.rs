@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use hdf5_pure::{AttrValue, Datatype, DatatypeByteOrder, File, FileBuilder};
+use hdf5_pure::{AttrValue, Chunk, Datatype, DatatypeByteOrder, File, FileBuilder, Layout};
 
 use crate::error::{Error, Result};
 use crate::io::array::{Array, count};
@@ -12,7 +12,7 @@ use crate::io::scalar::{Endian, Scalar};
 use crate::tensor::{Field, Real};
 
 /// Most that deflate can shrink data; a dataset that claims more than its stored bytes can hold is corrupt.
-const MAX_DEFLATE: u64 = 1032;
+pub(crate) const MAX_DEFLATE: u64 = 1032;
 /// Datasets whose chunks were never written (all fill value) may still be this large.
 const MAX_UNWRITTEN: u64 = 1 << 24;
 
@@ -36,6 +36,11 @@ impl Reader {
         std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
         let file = guarded(path, || File::open_streaming(path))?;
         Ok(Self { file, path: path.to_path_buf() })
+    }
+
+    /// Another reader of the same file.
+    pub(crate) fn reopened(&self) -> Result<Self> {
+        Self::open(&self.path)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -92,8 +97,8 @@ impl Reader {
             .collect()
     }
 
-    /// The bytes of a dataset, after a check that the file can hold as many as it declares.
-    pub(crate) fn raw(&self, dataset: &str) -> Result<Raw> {
+    /// Type and axis lengths of a dataset, after a check that the file can hold as many bytes as they declare.
+    pub(crate) fn described(&self, dataset: &str) -> Result<(Datatype, Vec<usize>)> {
         let shape = self.shape(dataset)?;
         let (datatype, size) = self.call(dataset, |f| {
             let d = f.dataset(dataset)?;
@@ -101,17 +106,40 @@ impl Reader {
         })?;
         let total = count(&shape).and_then(|n| (n as u64).checked_mul(size));
         let capacity = self.capacity(dataset)?;
-        let Some(total) = total.filter(|&n| n <= capacity) else {
+        if total.is_none_or(|n| n > capacity) {
             return Err(self.error(format!(
                 "{dataset}: shape {shape:?} of {size}-byte elements does not fit what the file stores \
                  (at most {capacity} bytes)"
             )));
-        };
+        }
+        Ok((datatype, shape))
+    }
+
+    /// The bytes of a dataset.
+    pub(crate) fn raw(&self, dataset: &str) -> Result<Raw> {
+        let (datatype, shape) = self.described(dataset)?;
+        let size = self.call(dataset, |f| f.dataset(dataset)?.element_size())?;
+        let total = shape.iter().product::<usize>() as u64 * size;
         let bytes = self.call(dataset, |f| f.dataset(dataset)?.read_raw())?;
         if bytes.len() as u64 != total {
             return Err(self.error(format!("{dataset}: expected {total} bytes, found {}", bytes.len())));
         }
         Ok(Raw { bytes, datatype, shape })
+    }
+
+    /// How a dataset is stored.
+    pub(crate) fn layout(&self, dataset: &str) -> Result<Layout> {
+        self.call(dataset, |f| f.dataset(dataset)?.layout())
+    }
+
+    /// The chunks of a dataset that is stored in such.
+    pub(crate) fn chunks(&self, dataset: &str) -> Result<Vec<Chunk>> {
+        self.call(dataset, |f| f.dataset(dataset)?.chunks())
+    }
+
+    /// The filters of a dataset's chunks, in the order in which they were applied.
+    pub(crate) fn filters(&self, dataset: &str) -> Result<Vec<u16>> {
+        self.call(dataset, |f| Ok(f.dataset(dataset)?.filters()))
     }
 
     /// The most bytes that a dataset's storage can unpack to.
@@ -150,10 +178,7 @@ impl Reader {
 
     /// A dataset in single precision over `field`, with one of these numbers of axes (without [re, im]).
     pub(crate) fn typed(&self, dataset: &str, field: Field, ranks: &[usize]) -> Result<Tensor> {
-        if !self.has(dataset) {
-            let there = self.datasets()?.join(", ");
-            return Err(self.error(format!("the dataset `{dataset}` is missing; found: {there}")));
-        }
+        self.expect(dataset)?;
         let array = self.array(dataset)?;
         if array.field != field {
             let word = |f| if f == Field::Real { "real" } else { "complex" };
@@ -167,6 +192,15 @@ impl Reader {
             );
         }
         array.to_f32()
+    }
+
+    /// An error unless there is such a dataset.
+    pub(crate) fn expect(&self, dataset: &str) -> Result<()> {
+        if self.has(dataset) {
+            return Ok(());
+        }
+        let there = self.datasets()?.join(", ");
+        Err(self.error(format!("the dataset `{dataset}` is missing; found: {there}")))
     }
 
     /// A one-dimensional dataset (or a scalar) in double precision.
@@ -299,7 +333,7 @@ pub(crate) fn number_type(datatype: &Datatype) -> Option<Scalar> {
 }
 
 /// How the elements of a datatype are laid out, where they are numbers.
-fn layout(datatype: &Datatype) -> Option<(Scalar, Endian, Field)> {
+pub(crate) fn layout(datatype: &Datatype) -> Option<(Scalar, Endian, Field)> {
     let endian = |order: &DatatypeByteOrder| match order {
         DatatypeByteOrder::LittleEndian => Some(Endian::Little),
         DatatypeByteOrder::BigEndian => Some(Endian::Big),

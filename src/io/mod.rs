@@ -11,6 +11,7 @@ mod dicom;
 mod fastmri;
 mod grid;
 mod hdf5;
+mod hyperslab;
 mod ismrmrd;
 mod matlab;
 mod nifti;
@@ -20,6 +21,8 @@ mod picture;
 mod projections;
 mod scalar;
 mod scan;
+mod slices;
+mod stack;
 mod twix;
 mod volume;
 
@@ -28,8 +31,12 @@ pub use dicom::{DicomOptions, write_dicom};
 pub use fastmri::write_fastmri;
 pub use grid::Grid;
 pub use open::{ReadOptions, check_output, read_array, read_volume, read_volume_with};
-pub use projections::{ProjectionFiles, Projections, angles_of_views, read_angles, read_projections};
-pub use scan::{Beam, CtGeometry, CtScan, MriScan, Provenance, Scan, is_scan};
+pub use projections::{
+    ProjectionFiles, ProjectionReader, Projections, angles_of_views, read_angles, read_projections,
+};
+pub use scan::{Beam, CtGeometry, CtScan, CtScanReader, MriScan, Provenance, Scan, is_scan};
+pub use slices::SliceWriter;
+pub use stack::Stack;
 pub use volume::{Unit, Volume};
 
 use open::in_file;

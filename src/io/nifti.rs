@@ -2,7 +2,8 @@
 //!
 //! The fields, their places and the three ways to give coordinates are those of the standard's `nifti1.h`.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
@@ -10,8 +11,9 @@ use nalgebra::{Matrix3, Matrix4, Quaternion, Rotation3, UnitQuaternion, Vector3}
 
 use crate::error::{Error, Result};
 use crate::io::array::count;
+use crate::io::atomic::Pending;
 use crate::io::scalar::{Endian, Scalar};
-use crate::io::{Unit, Volume, atomic};
+use crate::io::{Grid, Unit, Volume};
 use crate::tensor::{Field, Real};
 
 const HEADER: usize = 348;
@@ -298,26 +300,59 @@ fn qform(fields: &Fields<'_>, qfac: f64) -> std::result::Result<Matrix3<f64>, St
 
 /// Writes a volume as f32 (complex64), with sform, qform and units; gzipped where the name ends in `.gz`.
 pub(crate) fn write(volume: &Volume, path: &Path) -> Result<()> {
-    let header = encode_header(volume)?;
-    let values = f32::to_vec(volume.data())?;
-    let packed = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz"));
-    atomic::write(path, |out| {
-        let fill = |out: &mut dyn Write| {
-            out.write_all(&header)?;
-            values.chunks(1 << 16).try_for_each(|part| out.write_all(&crate::io::scalar::f32_bytes(part)))
+    let mut writer = Writer::create(path, volume.grid(), volume.unit(), volume.field())?;
+    writer.append(&f32::to_vec(volume.data())?)?;
+    writer.finish()
+}
+
+/// A file that grows by voxels in their order.
+pub(crate) struct Writer {
+    out: Packing,
+    pending: Pending,
+}
+
+enum Packing {
+    Plain(BufWriter<File>),
+    Gzip(Box<GzEncoder<BufWriter<File>>>),
+}
+
+impl Writer {
+    pub(crate) fn create(path: &Path, grid: &Grid, unit: Unit, field: Field) -> Result<Self> {
+        let header = encode_header(grid, unit, field)?;
+        let pending = Pending::new(path)?;
+        let out = match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz")) {
+            true => Packing::Gzip(Box::new(GzEncoder::new(pending.writer()?, Compression::new(3)))),
+            false => Packing::Plain(pending.writer()?),
         };
-        if !packed {
-            return fill(out);
-        }
-        let mut encoder = GzEncoder::new(out, Compression::new(3));
-        fill(&mut encoder)?;
-        encoder.finish().map(drop)
-    })
+        let mut writer = Self { out, pending };
+        writer.put(&header)?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = match &mut self.out {
+            Packing::Plain(out) => out.write_all(bytes),
+            Packing::Gzip(out) => out.write_all(bytes),
+        };
+        written.map_err(|e| Error::io(self.pending.path(), e))
+    }
+
+    pub(crate) fn append(&mut self, values: &[f32]) -> Result<()> {
+        values.chunks(1 << 16).try_for_each(|part| self.put(&crate::io::scalar::f32_bytes(part)))
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        let out = match self.out {
+            Packing::Plain(out) => Ok(out),
+            Packing::Gzip(out) => out.finish(),
+        };
+        out.and_then(|mut out| out.flush()).map_err(|e| Error::io(self.pending.path(), e))?;
+        self.pending.publish()
+    }
 }
 
 /// Header and empty extension flag: 352 bytes.
-fn encode_header(volume: &Volume) -> Result<Vec<u8>> {
-    let grid = volume.grid();
+fn encode_header(grid: &Grid, unit: Unit, field: Field) -> Result<Vec<u8>> {
     let mut bytes = vec![0u8; HEADER + 4];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
     let float = |v: f64| (v as f32).to_le_bytes();
@@ -329,11 +364,11 @@ fn encode_header(volume: &Volume) -> Result<Vec<u8>> {
             .map_err(|_| Error::shape("volume", "at most 32767 voxels along an axis", &grid.shape()))?;
         put(40 + 2 * axis, &n.to_le_bytes());
     }
-    let (datatype, bits): (i16, i16) = if volume.field() == Field::Complex { (32, 64) } else { (16, 32) };
+    let (datatype, bits): (i16, i16) = if field == Field::Complex { (32, 64) } else { (16, 32) };
     put(70, &datatype.to_le_bytes());
     put(72, &bits.to_le_bytes());
     let [sz, sy, sx] = grid.spacing();
-    let rotation = quaternion(volume);
+    let rotation = quaternion(grid);
     let qfac = rotation.map_or(1.0, |(_, qfac)| qfac);
     for (axis, step) in [qfac, sx, sy, sz].into_iter().enumerate() {
         put(76 + 4 * axis, &float(step));
@@ -355,14 +390,14 @@ fn encode_header(volume: &Volume) -> Result<Vec<u8>> {
     for row in 0..3 {
         (0..4).for_each(|column| put(280 + 16 * row + 4 * column, &float(affine[(row, column)])));
     }
-    put(328, volume.unit().symbol().as_bytes());
+    put(328, unit.symbol().as_bytes());
     put(344, b"n+1\0");
     Ok(bytes)
 }
 
 /// The rotation as a quaternion with w ≥ 0 and the handedness, unless the axes are sheared.
-fn quaternion(volume: &Volume) -> Option<(Quaternion<f64>, f64)> {
-    let column = |axis| volume.grid().direction(axis).normalize();
+fn quaternion(grid: &Grid) -> Option<(Quaternion<f64>, f64)> {
+    let column = |axis| grid.direction(axis).normalize();
     let mut axes = Matrix3::from_columns(&[column(0), column(1), column(2)]);
     let defect = (axes.transpose() * axes - Matrix3::identity()).abs().max();
     if defect > 1e-5 {

@@ -1,11 +1,11 @@
 //! Reading a volume from whatever file it lies in, and writing one.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::io::hdf5::Reader;
-use crate::io::{Array, Unit, Volume, atomic, cfl, dicom, matlab, nifti, npy, picture, scan};
+use crate::io::{Array, Stack, Unit, Volume, atomic, cfl, dicom, matlab, nifti, npy, picture, scan};
 use crate::tensor::Field;
 
 /// What to read where a file or folder holds more than one volume.
@@ -34,9 +34,7 @@ pub fn read_volume_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result
     let voxels = match Kind::of(path)? {
         Kind::Nifti => return nifti::read(path),
         Kind::Dicom => return dicom::read(path, options.series.as_deref()),
-        Kind::Folder => picture::read_stack(path)?,
-        Kind::Png => picture::read_png(path)?,
-        Kind::Tiff => picture::read_tiff(path)?,
+        Kind::Folder | Kind::Png | Kind::Tiff => Stack::open(path, None)?.whole()?,
         Kind::Hdf5 if options.dataset.is_none() && scan::is_ours(&Reader::open(path)?) => {
             return scan::read_volume(&Reader::open(path)?);
         }
@@ -79,7 +77,7 @@ fn array(path: &Path, kind: Kind, name: Option<&str>) -> Result<Array> {
     }
 }
 
-fn is_matlab_hdf5(path: &Path) -> bool {
+pub(crate) fn is_matlab_hdf5(path: &Path) -> bool {
     start(path, 10).is_ok_and(|head| head == b"MATLAB 7.3")
 }
 
@@ -136,6 +134,15 @@ impl Kind {
     }
 }
 
+/// The pictures that a path stands for: itself, or those of a folder.
+pub(crate) fn pictures(path: &Path) -> Result<Option<Vec<PathBuf>>> {
+    Ok(match Kind::of(path)? {
+        Kind::Folder => Some(picture::files(path)?),
+        Kind::Png | Kind::Tiff => Some(vec![path.to_path_buf()]),
+        _ => None,
+    })
+}
+
 /// The one dataset that can be a volume, or else the one of any more axes.
 fn only_array(reader: &Reader) -> Result<String> {
     let names = reader.datasets()?;
@@ -151,7 +158,7 @@ fn only_array(reader: &Reader) -> Result<String> {
 /// Formats that [`Volume::write`] offers, by the end of the name.
 const WRITABLE: &str = ".nii, .nii.gz, .h5, .npy, .cfl, .tif, .tiff, .png";
 /// The end of the name of a folder, which becomes a DICOM series.
-const FOLDER: &str = "/";
+pub(crate) const FOLDER: &str = "/";
 
 impl Volume {
     /// Writes the volume in the format that the end of the name asks for, in one piece.
@@ -180,7 +187,7 @@ impl Volume {
 }
 
 /// Which of the writable endings a name has.
-fn ending(path: &Path) -> Result<&'static str> {
+pub(crate) fn ending(path: &Path) -> Result<&'static str> {
     let name = path.to_string_lossy().to_lowercase();
     let unknown = || {
         let reason = format!("expected a name that ends in one of {WRITABLE}, or in / for a DICOM series");

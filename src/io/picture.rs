@@ -1,7 +1,8 @@
 //! Pictures: PNG and TIFF, a stack of TIFF pages as the slices of a volume.
 
-use std::io::{BufReader, Cursor};
-use std::path::Path;
+use std::io::{BufReader, BufWriter, Cursor};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use image::{ColorType, ImageDecoder};
@@ -10,7 +11,7 @@ use tiff::encoder::{TiffEncoder, colortype};
 
 use crate::error::{Error, Result};
 use crate::io::array::count;
-use crate::io::atomic;
+use crate::io::atomic::{self, Pending};
 use crate::tensor::Real;
 
 /// Most that the compressions of PNG and TIFF can shrink data.
@@ -65,13 +66,91 @@ pub(crate) fn write_png(data: &Tensor, path: &Path) -> Result<()> {
     atomic::write(path, |out| std::io::Write::write_all(out, bytes.get_ref()))
 }
 
-/// Reads a grey TIFF file of 8-, 16-, 32- or 64-bit integers or floats as [page, height, width].
-pub(crate) fn read_tiff(path: &Path) -> Result<Tensor> {
-    let bad = |e: tiff::TiffError| Error::format(path, format!("not a readable TIFF file: {e}"));
+/// The TIFF or PNG files of a folder, in the order of the numbers in their names.
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(|e| Error::io(folder, e))?.path();
+        let ending = file.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
+        if ["tif", "tiff", "png"].contains(&ending.as_str()) {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(Error::format(folder, "holds no DICOM, TIFF or PNG files"));
+    }
+    files.sort_by_key(|file| natural(&file.file_name().unwrap_or_default().to_string_lossy()));
+    Ok(files)
+}
+
+fn is_png(path: &Path) -> Result<bool> {
+    let head = crate::io::open::start(path, 4).map_err(|e| Error::io(path, e))?;
+    Ok(head == b"\x89PNG")
+}
+
+/// Pages, height and width of a PNG or TIFF file.
+pub(crate) fn shape(path: &Path) -> Result<[usize; 3]> {
+    if !is_png(path)? {
+        return walk(path, |_, _, _| Ok(()));
+    }
+    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
+    let decoder = image::codecs::png::PngDecoder::new(BufReader::new(file))
+        .map_err(|e| Error::format(path, format!("not a readable PNG file: {e}")))?;
+    let (width, height) = decoder.dimensions();
+    Ok([1, height as usize, width as usize])
+}
+
+/// Appends some rows of some pages of a PNG or TIFF file to `values`; the file has slices of this `shape`.
+pub(crate) fn read_rows(
+    path: &Path,
+    [_, height, width]: [usize; 3],
+    pages: Range<usize>,
+    rows: Range<usize>,
+    values: &mut Vec<f32>,
+) -> Result<()> {
+    let wanted = rows.start * width..rows.end * width;
+    let part = |page: &[f32]| {
+        page.get(wanted.clone()).filter(|_| page.len() == height * width).map(<[f32]>::to_vec).ok_or_else(
+            || {
+                Error::format(
+                    path,
+                    format!("expected {height} × {width} pixels, found {} in all", page.len()),
+                )
+            },
+        )
+    };
+    if is_png(path)? {
+        values.extend(part(&f32::to_vec(&read_png(path)?)?)?);
+        return Ok(());
+    }
+    walk(path, |page, decoder, pixels| {
+        if pages.contains(&page) {
+            let read = floats(decoder.read_image().map_err(|e| unreadable(path, e))?);
+            if read.len() != pixels {
+                let reason = format!("page {page}: expected {pixels} pixels, found {}", read.len());
+                return Err(Error::format(path, reason));
+            }
+            values.extend(part(&read)?);
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn unreadable(path: &Path, e: tiff::TiffError) -> Error {
+    Error::format(path, format!("not a readable TIFF file: {e}"))
+}
+
+type Pages = Decoder<BufReader<std::fs::File>>;
+
+/// Goes through the pages of a grey TIFF file of 8-, 16-, 32- or 64-bit integers or floats, and returns their number, height
+/// and width; `visit` gets the number of a page, a decoder that is about to read it, and the number of its pixels.
+fn walk(path: &Path, mut visit: impl FnMut(usize, &mut Pages, usize) -> Result<()>) -> Result<[usize; 3]> {
+    let bad = |e| unreadable(path, e);
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let mut decoder = Decoder::new(BufReader::new(file)).map_err(bad)?;
-    let mut values: Vec<f32> = Vec::new();
     let (mut pages, first) = (0, decoder.dimensions().map_err(bad)?);
     loop {
         let (width, height) = decoder.dimensions().map_err(bad)?;
@@ -92,14 +171,7 @@ pub(crate) fn read_tiff(path: &Path) -> Result<Tensor> {
         limits.decoding_buffer_size = pixels.saturating_mul(8);
         limits.intermediate_buffer_size = pixels.saturating_mul(16);
         decoder = decoder.with_limits(limits);
-        let page = floats(decoder.read_image().map_err(bad)?);
-        if page.len() != pixels {
-            return Err(Error::format(
-                path,
-                format!("page {pages}: expected {pixels} pixels, found {}", page.len()),
-            ));
-        }
-        values.extend(page);
+        visit(pages, &mut decoder, pixels)?;
         pages += 1;
         // A chain of directories that leads back to itself has no end.
         if !decoder.more_images() || pages as u64 > length / 8 {
@@ -107,39 +179,7 @@ pub(crate) fn read_tiff(path: &Path) -> Result<Tensor> {
         }
         decoder.next_image().map_err(bad)?;
     }
-    f32::tensor(values, &[pages, first.1 as usize, first.0 as usize])
-}
-
-/// Reads a folder of TIFF or PNG files of one size as a stack, in the order of the numbers in their names.
-pub(crate) fn read_stack(folder: &Path) -> Result<Tensor> {
-    let entries = std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let file = entry.map_err(|e| Error::io(folder, e))?.path();
-        let ending = file.extension().and_then(|e| e.to_str()).unwrap_or("").to_lowercase();
-        if ["tif", "tiff", "png"].contains(&ending.as_str()) {
-            files.push(file);
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::format(folder, "holds no DICOM, TIFF or PNG files"));
-    }
-    files.sort_by_key(|file| natural(&file.file_name().unwrap_or_default().to_string_lossy()));
-    let mut pages: Vec<Tensor> = Vec::with_capacity(files.len());
-    for file in &files {
-        let page = if file.extension().is_some_and(|e| e.eq_ignore_ascii_case("png")) {
-            read_png(file)?
-        } else {
-            read_tiff(file)?
-        };
-        if let Some(first) = pages.first().filter(|first| first.dims()[1..] != page.dims()[1..]) {
-            let reason =
-                format!("{:?} pixels, the first file has {:?}", &page.dims()[1..], &first.dims()[1..]);
-            return Err(Error::format(file, reason));
-        }
-        pages.push(page);
-    }
-    Ok(Tensor::cat(&pages, 0)?)
+    Ok([pages, first.1 as usize, first.0 as usize])
 }
 
 /// A key that sorts raw_9 before raw_10: the texts and numbers of a name in turn.
@@ -182,20 +222,42 @@ fn floats(result: DecodingResult) -> Vec<f32> {
 
 /// Writes [page, height, width] as 32-bit floats, one page a slice.
 pub(crate) fn write_tiff(data: &Tensor, path: &Path) -> Result<()> {
-    let &[_, height, width] = data.dims() else {
+    let &[pages, height, width] = data.dims() else {
         return Err(Error::shape("TIFF", "[slices, height, width] of real numbers", data.dims()));
     };
-    let values = f32::to_vec(data)?;
-    let (width, height) = (side(width)?, side(height)?);
-    atomic::write(path, |out| {
-        let mut encode = || -> tiff::TiffResult<()> {
-            let mut encoder = TiffEncoder::new(&mut *out)?;
-            values
-                .chunks_exact(width as usize * height as usize)
-                .try_for_each(|page| encoder.write_image::<colortype::Gray32Float>(width, height, page))
-        };
-        encode().map_err(std::io::Error::other)
-    })
+    let mut writer = TiffWriter::create(path, [height, width])?;
+    (0..pages).try_for_each(|page| writer.append(&f32::to_vec(&data.get(page)?)?))?;
+    writer.finish()
+}
+
+/// A TIFF file that grows page by page.
+pub(crate) struct TiffWriter {
+    encoder: TiffEncoder<BufWriter<std::fs::File>>,
+    pending: Pending,
+    width: u32,
+    height: u32,
+}
+
+impl TiffWriter {
+    pub(crate) fn create(path: &Path, [height, width]: [usize; 2]) -> Result<Self> {
+        let (width, height) = (side(width)?, side(height)?);
+        let pending = Pending::new(path)?;
+        let encoder =
+            TiffEncoder::new(pending.writer()?).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
+        Ok(Self { encoder, pending, width, height })
+    }
+
+    /// Appends one page.
+    pub(crate) fn append(&mut self, page: &[f32]) -> Result<()> {
+        let written = self.encoder.write_image::<colortype::Gray32Float>(self.width, self.height, page);
+        written.map_err(|e| Error::io(self.pending.path(), std::io::Error::other(e)))
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        // The encoder flushes what it buffers when it goes.
+        drop(self.encoder);
+        self.pending.publish()
+    }
 }
 
 fn side(length: usize) -> Result<u32> {

@@ -1,14 +1,15 @@
 //! Raw X-ray projections: Data Exchange HDF5 (De Carlo et al., J. Synchrotron Rad. 21:1224, 2014), and
 //! pictures with flats, darks and angles beside them.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::io::Stack;
 use crate::io::hdf5::Reader;
-use crate::io::{read_array, read_volume};
-use crate::tensor::{Field, vector};
+use crate::tensor::vector;
 
 /// Detector counts as measured, before flat-field correction and logarithm.
 #[derive(Clone, Debug)]
@@ -37,49 +38,133 @@ pub struct ProjectionFiles {
     pub dataset: Option<String>,
 }
 
-/// Reads raw projections: a Data Exchange file, or a stack or folder of pictures; `files` adds to what it
-/// holds, or replaces it. Angles repeated at both ends, where the stage rests while flats and darks are taken,
-/// are passed over where the rest fits the number of views.
+/// Raw projections in files, which are read some detector rows at a time.
 ///
-/// # Errors
-/// [`Error::Io`], [`Error::Format`], [`Error::NotFinite`], and [`Error::Shape`] where the parts don't fit each
-/// other, naming the part.
-pub fn read_projections(path: impl AsRef<Path>, files: &ProjectionFiles) -> Result<Projections> {
-    let path = path.as_ref();
-    let alone = |counts| Projections { counts, flats: None, darks: None, angles: Vec::new() };
-    let mut scan = match &files.dataset {
-        Some(name) => alone(array(path, name)?),
-        None if path.is_file() && hdf5_pure::is_hdf5(path).map_err(|e| Error::io(path, e))? => {
-            exchange(&Reader::open(path)?)?
-        }
-        None => alone(read_volume(path)?.data().clone()),
-    };
-    let picture = |file: &PathBuf| read_volume(file).map(|v| v.data().clone());
-    if let Some(file) = &files.flats {
-        scan.flats = Some(picture(file)?);
-    }
-    if let Some(file) = &files.darks {
-        scan.darks = Some(picture(file)?);
-    }
-    if let Some(file) = &files.angles {
-        scan.angles = angles_of_views(file, scan.counts.dims()[0])?;
-    }
-    scan.validate(&format!("{}: ", path.display()))?;
-    Ok(scan)
+/// ```no_run
+/// use wellposed::io::{ProjectionFiles, ProjectionReader};
+/// let reader = ProjectionReader::open("tooth.h5", &ProjectionFiles::default())?;
+/// let middle = reader.counts().shape()[1] / 2;
+/// println!("{:?} [view, 1, column]", reader.read(middle..middle + 1)?.counts);
+/// # Ok::<(), wellposed::error::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ProjectionReader {
+    /// The file's name and a colon, for errors.
+    name: String,
+    counts: Stack,
+    flats: Option<Stack>,
+    darks: Option<Stack>,
+    angles: Vec<f64>,
 }
 
-/// A real array of a file that holds several.
-fn array(path: &Path, name: &str) -> Result<Tensor> {
-    let array = read_array(path, Some(name))?;
-    if array.field != Field::Real {
-        return Err(Error::format(path, format!("{name}: expected real projections, found complex numbers")));
+impl ProjectionReader {
+    /// Opens a Data Exchange file, or a stack or folder of pictures; `files` adds to what it holds, or replaces it. Angles
+    /// repeated at both ends, where the stage rests while flats and darks are taken, are passed over where the rest fits
+    /// the number of views.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Format`], and [`Error::Shape`] where the parts don't fit each other, naming the part.
+    pub fn open(path: impl AsRef<Path>, files: &ProjectionFiles) -> Result<Self> {
+        let path = path.as_ref();
+        let exchange = files.dataset.is_none() && path.is_file() && is_hdf5(path)?;
+        let mut reader = match exchange {
+            true => Self::exchange(path)?,
+            false => {
+                let counts = Stack::open(path, files.dataset.as_deref())?;
+                let name = format!("{}: ", path.display());
+                Self { name, counts, flats: None, darks: None, angles: Vec::new() }
+            }
+        };
+        if let Some(file) = &files.flats {
+            reader.flats = Some(Stack::open(file, None)?);
+        }
+        if let Some(file) = &files.darks {
+            reader.darks = Some(Stack::open(file, None)?);
+        }
+        let shape = reader.counts.shape();
+        if let Some(file) = &files.angles {
+            reader.angles = angles_of_views(file, shape[0])?;
+        }
+        let [flats, darks] = [&reader.flats, &reader.darks].map(|part| part.as_ref().map(Stack::shape));
+        check(
+            &reader.name,
+            &shape,
+            flats.as_ref().map(|s| &s[..]),
+            darks.as_ref().map(|s| &s[..]),
+            &reader.angles,
+        )?;
+        Ok(reader)
     }
-    let data = array.to_f32()?;
-    match data.rank() {
-        2 => Ok(data.unsqueeze(0)?),
-        3 => Ok(data),
-        _ => Err(Error::shape(format!("{}: {name}", path.display()), "two or three axes", data.dims())),
+
+    fn exchange(path: &Path) -> Result<Self> {
+        let reader = Reader::open(path)?;
+        let mut angles = Vec::new();
+        if reader.has("exchange/theta") {
+            angles = reader.numbers("exchange/theta")?;
+            let attributes = reader.attributes("exchange/theta")?;
+            let in_radians = attributes.text("units").is_ok_and(|u| u.to_lowercase().starts_with("rad"));
+            if !in_radians {
+                angles.iter_mut().for_each(|a| *a = a.to_radians());
+            }
+        }
+        let stack = |name: &str| match reader.has(name) {
+            true => Stack::dataset(Reader::open(path)?, name, 3).map(Some),
+            false => Ok(None),
+        };
+        let (flats, darks) = (stack("exchange/data_white")?, stack("exchange/data_dark")?);
+        let counts = Stack::dataset(reader, "exchange/data", 3)?;
+        Ok(Self { name: format!("{}: ", path.display()), counts, flats, darks, angles })
     }
+
+    /// The counts [view, row, column].
+    pub fn counts(&self) -> &Stack {
+        &self.counts
+    }
+
+    /// Angle of each view in radians; empty where no file gives them.
+    pub fn angles(&self) -> &[f64] {
+        &self.angles
+    }
+
+    /// Bytes that are held, or that reading takes besides those of the part itself.
+    pub fn resident(&self) -> usize {
+        let parts = [Some(&self.counts), self.flats.as_ref(), self.darks.as_ref()];
+        parts.into_iter().flatten().map(Stack::resident).fold(0, usize::saturating_add)
+    }
+
+    /// Flats and darks of these detector rows.
+    ///
+    /// # Errors
+    /// As [`Stack::read`].
+    pub fn fields(&self, rows: Range<usize>) -> Result<[Option<Tensor>; 2]> {
+        let part = |stack: &Option<Stack>| {
+            stack.as_ref().map(|stack| stack.read(0..stack.shape()[0], rows.clone())).transpose()
+        };
+        Ok([part(&self.flats)?, part(&self.darks)?])
+    }
+
+    /// All views of these detector rows.
+    ///
+    /// # Errors
+    /// As [`Stack::read`].
+    pub fn read(&self, rows: Range<usize>) -> Result<Projections> {
+        let counts = self.counts.read(0..self.counts.shape()[0], rows.clone())?;
+        let [flats, darks] = self.fields(rows)?;
+        Ok(Projections { counts, flats, darks, angles: self.angles.clone() })
+    }
+}
+
+fn is_hdf5(path: &Path) -> Result<bool> {
+    hdf5_pure::is_hdf5(path).map_err(|e| Error::io(path, e))
+}
+
+/// Reads raw projections as a whole; see [`ProjectionReader::open`].
+///
+/// # Errors
+/// Those of [`ProjectionReader`], and [`Error::NotFinite`].
+pub fn read_projections(path: impl AsRef<Path>, files: &ProjectionFiles) -> Result<Projections> {
+    let reader = ProjectionReader::open(path, files)?;
+    reader.read(0..reader.counts.shape()[1])
 }
 
 impl Projections {
@@ -88,53 +173,50 @@ impl Projections {
     /// # Errors
     /// [`Error::Shape`], [`Error::Parameter`], [`Error::NotFinite`].
     pub fn validate(&self, name: &str) -> Result<()> {
-        let named = |what: &str| format!("{name}{what}");
-        let found = self.counts.dims();
-        let &[views, rows, columns] = found else {
-            return Err(Error::shape(named("projections"), "[view, row, column]", found));
-        };
-        if views * rows * columns == 0 {
-            return Err(Error::shape(named("projections"), "at least one view, row and column", found));
+        let dims = |part: &Option<Tensor>| part.as_ref().map(|x| x.dims().to_vec());
+        let (flats, darks) = (dims(&self.flats), dims(&self.darks));
+        check(name, self.counts.dims(), flats.as_deref(), darks.as_deref(), &self.angles)?;
+        let parts = [
+            ("projections", Some(&self.counts)),
+            ("flats", self.flats.as_ref()),
+            ("darks", self.darks.as_ref()),
+        ];
+        for (what, part) in parts {
+            part.map_or(Ok(()), |part| vector::require_finite(&format!("{name}{what}"), part))?;
         }
-        vector::require_finite(&named("projections"), &self.counts)?;
-        for (what, part) in [("flats", &self.flats), ("darks", &self.darks)] {
-            let Some(part) = part else { continue };
-            if part.rank() != 3 || part.dims()[1..] != [rows, columns] || part.dims()[0] == 0 {
-                return Err(Error::shape(named(what), format!("[exposure, {rows}, {columns}]"), part.dims()));
-            }
-            vector::require_finite(&named(what), part)?;
-        }
-        if !self.angles.is_empty() && self.angles.len() != views {
-            let expected = format!("[{views}], one for each view");
-            return Err(Error::shape(named("angles"), expected, &[self.angles.len()]));
-        }
-        match self.angles.iter().find(|a| !a.is_finite()) {
-            Some(bad) => Err(Error::parameter(named("angles"), bad, "expected finite angles")),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
-fn exchange(reader: &Reader) -> Result<Projections> {
-    let stack = |name: &str| -> Result<Option<Tensor>> {
-        if reader.has(name) { reader.typed(name, Field::Real, &[3]).map(Some) } else { Ok(None) }
+/// Checks the shapes of projections, flats and darks, and the angles.
+fn check(
+    name: &str,
+    counts: &[usize],
+    flats: Option<&[usize]>,
+    darks: Option<&[usize]>,
+    angles: &[f64],
+) -> Result<()> {
+    let named = |what: &str| format!("{name}{what}");
+    let &[views, rows, columns] = counts else {
+        return Err(Error::shape(named("projections"), "[view, row, column]", counts));
     };
-    let counts = reader.typed("exchange/data", Field::Real, &[3])?;
-    let mut angles = Vec::new();
-    if reader.has("exchange/theta") {
-        angles = reader.numbers("exchange/theta")?;
-        let attributes = reader.attributes("exchange/theta")?;
-        let in_radians = attributes.text("units").is_ok_and(|u| u.to_lowercase().starts_with("rad"));
-        if !in_radians {
-            angles.iter_mut().for_each(|a| *a = a.to_radians());
+    if views * rows * columns == 0 {
+        return Err(Error::shape(named("projections"), "at least one view, row and column", counts));
+    }
+    for (what, part) in [("flats", flats), ("darks", darks)] {
+        let Some(part) = part else { continue };
+        if part.len() != 3 || part[1..] != [rows, columns] || part[0] == 0 {
+            return Err(Error::shape(named(what), format!("[exposure, {rows}, {columns}]"), part));
         }
     }
-    Ok(Projections {
-        counts,
-        flats: stack("exchange/data_white")?,
-        darks: stack("exchange/data_dark")?,
-        angles,
-    })
+    if !angles.is_empty() && angles.len() != views {
+        let expected = format!("[{views}], one for each view");
+        return Err(Error::shape(named("angles"), expected, &[angles.len()]));
+    }
+    match angles.iter().find(|a| !a.is_finite()) {
+        Some(bad) => Err(Error::parameter(named("angles"), bad, "expected finite angles")),
+        None => Ok(()),
+    }
 }
 
 /// The angles without repetitions of the first and of the last (to a thousandth of a degree).

@@ -1,9 +1,11 @@
 //! Filtered back projection of fan and cone beams.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::operator::ct::{ConeBeam, FanBeam, ImageGrid, VolumeGrid, back_project_cone, back_project_fan};
 use crate::reconstruct::Fbp;
 use crate::reconstruct::ramp::Ramp;
@@ -59,14 +61,33 @@ impl Fbp {
     /// # Errors
     /// As [`Fbp::reconstruct_fan`]; [`crate::error::Error::Unsupported`] for a helix or a tilted panel.
     pub fn reconstruct_cone(&self, grid: &VolumeGrid, beam: &ConeBeam, data: &Tensor) -> Result<Tensor> {
+        self.reconstruct_slices(grid, 0..grid.slices, beam, data)
+    }
+
+    /// Some slices of the volume [batch…, slices, height, width] as by [`Fbp::reconstruct_cone`], for volumes larger than
+    /// memory: `beam` and `data` need no other detector rows than [`ConeBeam::rows_behind`] the slices.
+    ///
+    /// # Errors
+    /// As [`Fbp::reconstruct_cone`]; [`Error::Parameter`] where the grid has no such slices.
+    pub fn reconstruct_slices(
+        &self,
+        grid: &VolumeGrid,
+        slices: Range<usize>,
+        beam: &ConeBeam,
+        data: &Tensor,
+    ) -> Result<Tensor> {
         grid.validate()?;
+        if slices.is_empty() || slices.end > grid.slices {
+            let reason = format!("expected some of 0..{}", grid.slices);
+            return Err(Error::parameter("slices", format!("{slices:?}"), reason));
+        }
         beam.validate()?;
         let shape = [beam.rows, beam.views(), beam.fan.bins];
         Space::real(&shape, data.dtype(), data.device()).check("line integrals", data)?;
         let height =
             |row: usize| (row as f64 - (beam.rows as f64 - 1.0) / 2.0) * beam.row_pitch + beam.row_offset;
         let heights: Vec<f64> = (0..beam.rows).map(height).collect();
-        back_project_cone(grid, beam, &self.filtered(&beam.fan, &heights, data)?)
+        back_project_cone(grid, slices, beam, &self.filtered(&beam.fan, &heights, data)?)
     }
 
     /// Weighted and filtered data, so that dividing by the squared distance from the source in mm remains to be done.
@@ -152,6 +173,36 @@ mod tests {
         let found: Vec<f64> = beams.iter().map(fan_quality).collect();
         println!("full, short, aside, each flat and curved: {found:.2?} dB");
         assert!(found.iter().all(|psnr| *psnr > 30.0), "{found:?}");
+    }
+
+    #[test]
+    fn slabs_are_those_of_the_volume() {
+        let grid = VolumeGrid::new(30, ImageGrid::new(24, 28, 1.0).unwrap(), 0.8).unwrap();
+        let angles = (0..40).map(|i| TAU * f64::from(i) / 40.0).collect();
+        let fan = FanBeam::new(angles, 50, 1.5, 60.0, 40.0).unwrap();
+        // Rows much finer than slices, much coarser, and a panel that sees some of the slices.
+        for (rows, pitch, offset) in [(90, 0.6, 1.0), (11, 5.0, -2.0), (20, 1.0, 9.0)] {
+            let beam = ConeBeam { row_offset: offset, ..ConeBeam::new(fan.clone(), rows, pitch).unwrap() };
+            let space = Space::real(&[rows, 40, 50], candle_core::DType::F64, &candle_core::Device::Cpu);
+            let data =
+                crate::tensor::random::standard_normal(crate::tensor::random::Noise::new(4, 0), &space, &[]);
+            let data = data.unwrap();
+            let whole = Fbp::default().reconstruct_cone(&grid, &beam, &data).unwrap();
+            for slices in [0..7, 7..8, 8..30] {
+                let seen = beam.rows_behind(&grid, slices.clone());
+                assert!(slices.len() == 22 || pitch > 4.0 || seen.len() < rows, "{seen:?} of {rows}");
+                let shift = (seen.start + seen.end) as f64 / 2.0 - rows as f64 / 2.0;
+                let part = ConeBeam { rows: seen.len(), row_offset: offset + shift * pitch, ..beam.clone() };
+                let rows = data.narrow(0, seen.start, seen.len()).unwrap().contiguous().unwrap();
+                let found = Fbp::default().reconstruct_slices(&grid, slices.clone(), &part, &rows).unwrap();
+                let expected = whole.narrow(0, slices.start, slices.len()).unwrap();
+                let difference = crate::testing::relative_difference(&found, &expected).unwrap();
+                assert!(difference < 1e-12, "{slices:?} of {rows:?}: {difference}");
+            }
+        }
+        let none = Tensor::zeros((20, 40, 50), candle_core::DType::F64, &candle_core::Device::Cpu).unwrap();
+        let beam = ConeBeam::new(fan, 20, 1.0).unwrap();
+        assert!(Fbp::default().reconstruct_slices(&grid, 29..31, &beam, &none).is_err());
     }
 
     #[test]

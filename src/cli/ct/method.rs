@@ -102,6 +102,10 @@ pub struct Settings {
     /// How the line integrals of a cone beam are taken, by methods that iterate.
     #[arg(long, value_enum, default_value_t = Sampling::Joseph, value_name = "HOW")]
     projector: Sampling,
+    /// Strength of the total variation of data without counts, where it is known from more data than are given.
+    #[arg(skip)]
+    #[serde(skip)]
+    of_data: Option<f64>,
 }
 
 impl Default for Settings {
@@ -114,6 +118,7 @@ impl Default for Settings {
             filter: Filter::RamLak,
             cutoff: 1.0,
             projector: Sampling::Joseph,
+            of_data: None,
         }
     }
 }
@@ -160,6 +165,16 @@ impl Settings {
         self.coupled
     }
 
+    /// Filtered back projection with these settings.
+    pub fn fbp(&self) -> Fbp {
+        Fbp { window: self.filter.window(), cutoff: self.cutoff }
+    }
+
+    /// These settings where a total variation of data without counts is to have this strength.
+    pub fn with_strength_of_data(self, strength: f64) -> Self {
+        Self { of_data: Some(strength), ..self }
+    }
+
     /// The settings of the total variation at whose estimate samplers start.
     pub fn for_start(&self) -> Self {
         Self { coupled: self.coupled, ..Self::default() }
@@ -188,6 +203,25 @@ impl Method {
         diffusion::Method::named(self)
     }
 
+    /// About how many arrays of the size of the volume and of the projections a classical method holds at once, with what
+    /// reading and writing take; counted in the peak memory of runs.
+    pub fn arrays(self, weights: bool) -> [f64; 2] {
+        let [volumes, projections] = match self {
+            Self::Fbp => [5.0, 3.0],
+            Self::Sirt => [7.0, 3.0],
+            Self::OsSart => [6.0, 4.0],
+            Self::Cgls => [8.0, 4.0],
+            _ => [16.0, 6.0],
+        };
+        [volumes, projections + f64::from(u8::from(weights))]
+    }
+
+    /// Strength of the total variation of a scan without photon counts.
+    pub fn strength_of_data(scan: &CtScan) -> Outcome<f64> {
+        let a = Rays::of(scan)?.transform(&scan.target, &Device::Cpu)?;
+        Ok(TotalVariation::for_data(&a, &scan.projections)?.strength)
+    }
+
     /// Attenuation in 1/mm [slice, row, column] from the projections, by a classical method.
     pub fn reconstruct(
         self,
@@ -201,8 +235,7 @@ impl Method {
         Ok(match self {
             Self::Fbp => {
                 let start = Instant::now();
-                let fbp = Fbp { window: settings.filter.window(), cutoff: settings.cutoff };
-                let value = rays.filtered_back_projection(&fbp, &scan.target, y)?;
+                let value = rays.filtered_back_projection(&settings.fbp(), &scan.target, y)?;
                 let (termination, elapsed) = (Termination::Completed, start.elapsed());
                 Solution { value, termination, steps: 1, measure: 0.0, elapsed }
             }
@@ -213,9 +246,10 @@ impl Method {
             }
             Self::Cgls => Cgls { max_iterations, ..Cgls::default() }.solve(&a, y, None, observer)?,
             Self::Tv => {
-                let default = match &scan.weights {
-                    Some(_) => TotalVariation::for_counts(scan.mu_water),
-                    None => TotalVariation::for_data(&a, y)?,
+                let default = match (&scan.weights, settings.of_data) {
+                    (Some(_), _) => TotalVariation::for_counts(scan.mu_water),
+                    (None, Some(strength)) => TotalVariation { strength, ..TotalVariation::default() },
+                    (None, None) => TotalVariation::for_data(&a, y)?,
                 };
                 let [slice, _, column] = scan.target.spacing();
                 // The slices of a cone are not measured apart.

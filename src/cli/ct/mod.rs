@@ -5,9 +5,11 @@ mod method;
 mod raw;
 mod rays;
 mod reconstruct;
+mod rows;
 mod sample;
 mod scan;
 mod simulate;
+mod slabs;
 
 use clap::Subcommand;
 

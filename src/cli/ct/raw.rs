@@ -1,19 +1,23 @@
 //! Raw projections: from detector counts and what the user says of the scanner to a scan.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
 use wellposed::io::{
-    Beam, CtGeometry, CtScan, Grid, ProjectionFiles, Projections, Provenance, Unit, is_scan, read_projections,
+    Beam, CtGeometry, CtScan, CtScanReader, Grid, ProjectionFiles, ProjectionReader, Provenance, Unit,
+    is_scan,
 };
 use wellposed::operator::ct::hounsfield::MU_WATER;
 use wellposed::reconstruct::preprocess::{
     BeamHardening, FlatField, Outliers, Rings, center_by_sinogram, center_to_offset, extend_edges,
 };
 
+use super::rows::Rows;
 use super::simulate::Geometry;
 use crate::cli::console;
 use crate::cli::failure::{Failure, Outcome};
@@ -114,9 +118,9 @@ impl std::str::FromStr for Center {
 
 impl Options {
     /// The scan in a file of this program, or made of raw projections.
-    pub fn read(&self, path: &Path) -> Outcome<CtScan> {
+    pub fn open<'a>(&'a self, path: &'a Path) -> Outcome<Box<dyn Rows + 'a>> {
         if !is_scan(path) {
-            return self.raw(path);
+            return Ok(Box::new(Raw::open(self, path)?));
         }
         let given = [
             ("--flat", self.flat.is_some()),
@@ -144,49 +148,7 @@ impl Options {
                 format!("{flag}: is for raw projections, and {} is a scan that says it", path.display());
             return Err(Failure::Usage(reason));
         }
-        Ok(CtScan::read(path)?)
-    }
-
-    fn raw(&self, path: &Path) -> Outcome<CtScan> {
-        self.validate()?;
-        let (flats, darks, dataset) = (self.flat.clone(), self.dark.clone(), self.dataset.clone());
-        let files = ProjectionFiles { flats, darks, dataset, angles: None };
-        let mut raw = read_projections(path, &files)?;
-        if self.sinograms {
-            // [row, view, column] becomes [view, row, column].
-            let sinograms = if self.transpose { raw.counts.transpose(1, 2)? } else { raw.counts };
-            raw.counts = sinograms.transpose(0, 1)?.contiguous()?;
-        }
-        let angles = self.angles(path, &raw)?;
-        let mut values = self.line_integrals(raw)?;
-        values = match self.rings {
-            None => values,
-            Some(RingMethod::Sorting) => {
-                let own = self.ring_size.map(|size| Rings::Sorting { size: size as usize });
-                own.unwrap_or(Rings::SORTING).remove(&values)?
-            }
-            Some(RingMethod::Wavelet) => Rings::WAVELET_FOURIER.remove(&values)?,
-        };
-        if let Some(coefficients) = &self.beam_hardening {
-            values = BeamHardening { coefficients: coefficients.clone() }.correct(&values)?;
-        }
-        let geometry = self.geometry(&values, angles)?;
-        let &[rows, _, columns] = values.dims() else { unreachable!("made so") };
-        if let Some(by) = self.pad {
-            values = extend_edges(&values, by as usize)?;
-        }
-        let pixel = geometry.pitch / self.magnification();
-        let size = self.size.map_or(columns, |n| n as usize);
-        Ok(CtScan {
-            projections: values,
-            weights: None,
-            photons: None,
-            geometry,
-            target: Grid::centred([rows, size, size], [pixel; 3])?,
-            unit: Unit::PerMillimetre,
-            mu_water: MU_WATER,
-            provenance: Provenance::new(None).with("source", path.display().to_string()),
-        })
+        Ok(Box::new(CtScanReader::open(path)?))
     }
 
     fn validate(&self) -> Outcome {
@@ -220,8 +182,7 @@ impl Options {
         Ok(())
     }
 
-    fn angles(&self, path: &Path, raw: &Projections) -> Outcome<Vec<f64>> {
-        let views = raw.counts.dims()[0];
+    fn angles(&self, path: &Path, found: &[f64], views: usize) -> Outcome<Vec<f64>> {
         if let Some(file) = &self.angles {
             let moving = wellposed::io::angles_of_views(file, views)?;
             return Ok(moving);
@@ -229,31 +190,13 @@ impl Options {
         if let Some(arc) = self.arc {
             return Ok((0..views).map(|i| (arc * i as f64 / views as f64).to_radians()).collect());
         }
-        if raw.angles.len() == views {
-            return Ok(raw.angles.clone());
+        if found.len() == views {
+            return Ok(found.to_vec());
         }
         let reason = format!(
             "is no scan of this program, and says no angles for {views} views: give --angles or --arc"
         );
         Err(Error::format(path, reason).into())
-    }
-
-    fn line_integrals(&self, raw: Projections) -> Outcome<Tensor> {
-        let mut counts = raw.counts.to_dtype(DType::F32)?;
-        if self.outliers {
-            let (clean, replaced) = Outliers::default().remove(&counts)?;
-            console::say(&format!("{replaced} pixels far off their neighbours replaced"));
-            counts = clean;
-        }
-        if self.sinograms {
-            return Ok(counts.transpose(0, 1)?.contiguous()?);
-        }
-        let corrected = FlatField::default().correct(&counts, raw.flats.as_ref(), raw.darks.as_ref())?;
-        if corrected.starved + corrected.dead > 0 {
-            let (starved, dead) = (corrected.starved, corrected.dead);
-            console::say(&format!("{starved} rays without photons, {dead} dead detector pixels"));
-        }
-        Ok(corrected.values)
     }
 
     fn magnification(&self) -> f64 {
@@ -263,32 +206,204 @@ impl Options {
         }
     }
 
-    fn geometry(&self, values: &Tensor, angles: Vec<f64>) -> Outcome<CtGeometry> {
+    fn beam(&self) -> Beam {
         let (source_origin, origin_detector) =
             (self.source_origin.unwrap_or(0.0), self.origin_detector.unwrap_or(0.0));
-        let pitch = self.pitch.unwrap_or(1.0);
-        let beam = match self.geometry.unwrap_or(Geometry::Parallel) {
+        match self.geometry.unwrap_or(Geometry::Parallel) {
             Geometry::Parallel => Beam::Parallel,
             Geometry::Fan => Beam::Fan { source_origin, origin_detector, curved: false },
             Geometry::FanCurved => Beam::Fan { source_origin, origin_detector, curved: true },
             Geometry::Cone => {
-                let row_offset = self.row_offset.unwrap_or(0.0);
-                Beam::Cone { source_origin, origin_detector, row_pitch: pitch, row_offset, feed: 0.0 }
+                let (row_pitch, row_offset) = (self.pitch.unwrap_or(1.0), self.row_offset.unwrap_or(0.0));
+                Beam::Cone { source_origin, origin_detector, row_pitch, row_offset, feed: 0.0 }
             }
+        }
+    }
+}
+
+/// Raw projections, prepared as the options ask while they are read.
+struct Raw<'a> {
+    options: &'a Options,
+    path: &'a Path,
+    files: ProjectionReader,
+    /// Detector rows, views and columns as measured.
+    shape: [usize; 3],
+    geometry: CtGeometry,
+    target: Grid,
+    remarks: Cell<Remarks>,
+}
+
+/// What was found on the way.
+#[derive(Clone, Copy, Default)]
+struct Remarks {
+    replaced: usize,
+    starved: usize,
+    dead: usize,
+}
+
+impl<'a> Raw<'a> {
+    fn open(options: &'a Options, path: &'a Path) -> Outcome<Self> {
+        options.validate()?;
+        let (flats, darks, dataset) = (options.flat.clone(), options.dark.clone(), options.dataset.clone());
+        let files = ProjectionReader::open(path, &ProjectionFiles { flats, darks, dataset, angles: None })?;
+        let [a, b, c] = files.counts().shape();
+        let shape = match (options.sinograms, options.transpose) {
+            (false, _) => [b, a, c],
+            (true, false) => [a, b, c],
+            (true, true) => [a, c, b],
         };
-        let (rows, columns) = (values.dims()[0], values.dims()[2]);
-        let center = match self.center {
+        let [rows, views, columns] = shape;
+        let angles = options.angles(path, files.angles(), views)?;
+        let (beam, pitch) = (options.beam(), options.pitch.unwrap_or(1.0));
+        let pixel = pitch / options.magnification();
+        let size = options.size.map_or(columns, |n| n as usize);
+        let target = Grid::centred([rows, size, size], [pixel; 3])?;
+        let geometry = CtGeometry { beam, angles, pitch, offset: 0.0 };
+        let mut raw = Self { options, path, files, shape, geometry, target, remarks: Cell::default() };
+        let center = match options.center {
             None => (columns as f64 - 1.0) / 2.0,
             Some(Center::Column(column)) => column,
-            Some(Center::Auto) if beam != Beam::Parallel => {
+            Some(Center::Auto) if raw.geometry.beam != Beam::Parallel => {
                 return Err(Failure::usage("--center", "auto", "only parallel rays tell it; say the column"));
             }
-            Some(Center::Auto) => {
-                let found = center_by_sinogram(&values.get(rows / 2)?, &angles)?;
-                console::say(&format!("centre of rotation at column {found:.2}"));
-                found
-            }
+            Some(Center::Auto) => raw.find_center()?,
         };
-        Ok(CtGeometry { beam, angles, pitch, offset: center_to_offset(center, columns, pitch) })
+        raw.geometry.offset = center_to_offset(center, columns, pitch);
+        Ok(raw)
+    }
+
+    /// The column of the axis in the middle row.
+    fn find_center(&self) -> Outcome<f64> {
+        let middle = self.shape[0] / 2;
+        let (values, _) = self.line_integrals(middle..middle + 1)?;
+        let found = center_by_sinogram(&values.get(0)?, &self.geometry.angles)?;
+        console::say(&format!("centre of rotation at column {found:.2}"));
+        Ok(found)
+    }
+
+    /// Line integrals [row, view, column] of some rows.
+    fn line_integrals(&self, rows: Range<usize>) -> Outcome<(Tensor, Remarks)> {
+        let (values, remarks) = match self.options.sinograms {
+            true => self.sinograms(rows)?,
+            false => self.corrected(rows)?,
+        };
+        let values = match self.options.rings {
+            None => values,
+            Some(RingMethod::Sorting) => {
+                let own = self.options.ring_size.map(|size| Rings::Sorting { size: size as usize });
+                own.unwrap_or(Rings::SORTING).remove(&values)?
+            }
+            Some(RingMethod::Wavelet) => Rings::WAVELET_FOURIER.remove(&values)?,
+        };
+        match &self.options.beam_hardening {
+            None => Ok((values, remarks)),
+            Some(coefficients) => {
+                let correction = BeamHardening { coefficients: coefficients.clone() };
+                Ok((correction.correct(&values)?, remarks))
+            }
+        }
+    }
+
+    /// Line integrals as the file holds them.
+    fn sinograms(&self, rows: Range<usize>) -> Outcome<(Tensor, Remarks)> {
+        let counts = self.files.counts();
+        let values = counts.read(rows, 0..counts.shape()[1])?;
+        let values = if self.options.transpose { values.transpose(1, 2)?.contiguous()? } else { values };
+        if !self.options.outliers {
+            return Ok((values, Remarks::default()));
+        }
+        // Exposures are [view, row, column].
+        let (clean, replaced) = Outliers::default().remove(&values.transpose(0, 1)?.contiguous()?)?;
+        Ok((clean.transpose(0, 1)?.contiguous()?, Remarks { replaced, ..Remarks::default() }))
+    }
+
+    /// Line integrals from counts, a flat field and a dark one.
+    fn corrected(&self, rows: Range<usize>) -> Outcome<(Tensor, Remarks)> {
+        let (counts, replaced) = match self.options.outliers {
+            true => self.without_outliers(rows.clone())?,
+            false => (self.files.counts().read(0..self.shape[1], rows.clone())?, 0),
+        };
+        let [flats, darks] = self.files.fields(rows)?;
+        let found = FlatField::default().correct(&counts, flats.as_ref(), darks.as_ref())?;
+        Ok((found.values, Remarks { replaced, starved: found.starved, dead: found.dead }))
+    }
+
+    /// Counts [view, row, column] without outliers. What is typical of an exposure takes all of its rows, so that some
+    /// whole exposures are read at a time.
+    fn without_outliers(&self, rows: Range<usize>) -> Outcome<(Tensor, usize)> {
+        let [all, views, _] = self.shape;
+        let (mut parts, mut replaced) = (Vec::new(), 0);
+        for first in (0..views).step_by(EXPOSURES) {
+            let exposures = self.files.counts().read(first..(first + EXPOSURES).min(views), 0..all)?;
+            let (clean, more) = Outliers::default().remove(&exposures)?;
+            parts.push(clean.narrow(1, rows.start, rows.len())?.contiguous()?);
+            replaced += more;
+        }
+        Ok((Tensor::cat(&parts, 0)?, replaced))
+    }
+}
+
+/// Exposures that are cleaned at once.
+const EXPOSURES: usize = 8;
+
+impl Rows for Raw<'_> {
+    fn shape(&self) -> [usize; 3] {
+        let [rows, views, columns] = self.shape;
+        [rows, views, columns + 2 * self.options.pad.unwrap_or(0) as usize]
+    }
+
+    fn geometry(&self) -> &CtGeometry {
+        &self.geometry
+    }
+
+    fn target(&self) -> &Grid {
+        &self.target
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::PerMillimetre
+    }
+
+    fn has_weights(&self) -> bool {
+        false
+    }
+
+    fn resident(&self) -> usize {
+        let [rows, _, columns] = self.shape;
+        let exposures = if self.options.outliers { 3 * EXPOSURES * 4 * rows * columns } else { 0 };
+        self.files.resident() + exposures
+    }
+
+    fn rows(&self, rows: Range<usize>) -> Outcome<CtScan> {
+        let (mut values, found) = self.line_integrals(rows.clone())?;
+        // A reading begins with the first row; there may be several.
+        let before = if rows.start == 0 { Remarks::default() } else { self.remarks.get() };
+        // Outliers were counted in whole exposures.
+        let (starved, dead) = (before.starved + found.starved, before.dead + found.dead);
+        self.remarks.set(Remarks { replaced: found.replaced, starved, dead });
+        if let Some(by) = self.options.pad {
+            values = extend_edges(&values, by as usize)?;
+        }
+        let (geometry, target) = self.geometry.of_rows(&self.target, rows, self.shape[0])?;
+        Ok(CtScan {
+            projections: values,
+            weights: None,
+            photons: None,
+            geometry,
+            target,
+            unit: Unit::PerMillimetre,
+            mu_water: MU_WATER,
+            provenance: Provenance::new(None).with("source", self.path.display().to_string()),
+        })
+    }
+
+    fn remark(&self) {
+        let Remarks { replaced, starved, dead } = self.remarks.get();
+        if self.options.outliers {
+            console::say(&format!("{replaced} pixels far off their neighbours replaced"));
+        }
+        if starved + dead > 0 {
+            console::say(&format!("{starved} rays without photons, {dead} dead detector pixels"));
+        }
     }
 }

@@ -38,8 +38,13 @@ pub enum Rays {
 impl Rays {
     /// Those of a scan.
     pub fn of(scan: &CtScan) -> Result<Self> {
-        let CtGeometry { beam, angles, pitch, offset } = &scan.geometry;
-        let &[rows, _, bins] = scan.projections.dims() else { unreachable!("checked when it was read") };
+        let &[rows, views, bins] = scan.projections.dims() else { unreachable!("checked when it was read") };
+        Self::new(&scan.geometry, [rows, views, bins])
+    }
+
+    /// Those of a geometry, for projections [row, view, column] of this shape.
+    pub fn new(geometry: &CtGeometry, [rows, _, bins]: [usize; 3]) -> Result<Self> {
+        let CtGeometry { beam, angles, pitch, offset } = geometry;
         let fan = |source_origin, origin_detector, curved| -> Result<FanBeam> {
             let fan = FanBeam::new(angles.clone(), bins, *pitch, source_origin, origin_detector)?;
             Ok(FanBeam { curved, ..fan }.with_offset(*offset))
@@ -125,6 +130,6 @@ impl Rays {
 }
 
 /// The voxels of a grid.
-fn volume_grid(grid: &Grid) -> Result<VolumeGrid> {
+pub fn volume_grid(grid: &Grid) -> Result<VolumeGrid> {
     VolumeGrid::new(grid.shape()[0], image_grid(grid)?, grid.spacing()[0])
 }

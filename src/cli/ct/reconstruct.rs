@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::method::{Method, Settings};
-use super::{raw, sample, scan};
+use super::{raw, sample, scan, slabs};
 use crate::cli::deliver::{Options, Reconstruction, deliver, usable};
 use crate::cli::diffusion::{self, Chosen};
 use crate::cli::failure::Outcome;
@@ -40,6 +40,8 @@ struct Config<'a> {
     settings: Settings,
     raw: &'a raw::Options,
     #[serde(skip_serializing_if = "Option::is_none")]
+    memory_gib: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     diffusion: Option<Chosen>,
 }
 
@@ -48,12 +50,27 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let settings = arguments.settings.validated(method)?;
     let chosen = match method.diffusion() {
         Some(method) => Some(arguments.diffusion.chosen(method, "ct")?),
-        None => arguments.diffusion.refuse(method.name()).map(|()| None)?,
+        None => None,
     };
-    let scan = arguments.raw.read(&arguments.scan)?;
+    let bound = if chosen.is_some() { None } else { arguments.diffusion.bound(method.name())? };
+    let source = arguments.raw.open(&arguments.scan)?;
+    let config = Config {
+        scan: &arguments.scan,
+        method,
+        settings,
+        raw: &arguments.raw,
+        memory_gib: bound,
+        diffusion: chosen.clone(),
+    };
+    if let Some(bound) = bound
+        && let Some(slabs) = slabs::plan(&*source, method, &settings, bound)?
+    {
+        return slabs::run(&*source, method, settings, slabs, &arguments.options, &config);
+    }
+    let scan = source.rows(0..source.shape()[0])?;
+    source.remark();
+    drop(source);
     let reference = arguments.options.prepare(scan.target.shape())?;
-    let config =
-        Config { scan: &arguments.scan, method, settings, raw: &arguments.raw, diffusion: chosen.clone() };
     if let (Some(method), Some(chosen)) = (method.diffusion(), chosen) {
         let reconstruction = sample::run(method, &scan, &settings, &chosen, &arguments.options.output)?;
         return deliver(reconstruction, &arguments.options, reference.as_ref(), &config);

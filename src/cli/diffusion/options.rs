@@ -68,7 +68,8 @@ pub struct Options {
     /// Where everything is computed: cpu, or (CT, in a build with the feature `cuda`) cuda [default: cpu].
     #[arg(long, value_enum, value_name = "DEVICE")]
     device: Option<Compute>,
-    /// Bound of the working memory in GiB: how many slices go through the network at once [default: 4].
+    /// Bound of the working memory in GiB: how many slices go through the network at once [default: 4]; classical
+    /// methods of CT reconstruct slab by slab where the volume needs more.
     #[arg(long, value_name = "GIB")]
     memory: Option<f64>,
 }
@@ -95,6 +96,17 @@ impl Options {
 
     /// A usage error if any of these options is given to the classical method `name`.
     pub fn refuse(&self, name: &str) -> Outcome {
+        match self.bound(name)? {
+            Some(_) => Err(Failure::Usage(format!("--memory: {name} is no diffusion method"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The bound of the working memory in GiB for the classical method `name`, which takes no other of these options.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn bound(&self, name: &str) -> Outcome<Option<f64>> {
         let given = [
             ("--prior", self.prior.is_some()),
             ("--steps", self.steps.is_some()),
@@ -103,12 +115,19 @@ impl Options {
             ("--start", self.start.is_some()),
             ("--resume", self.resume),
             ("--device", self.device.is_some()),
-            ("--memory", self.memory.is_some()),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(Failure::Usage(format!("{flag}: {name} is no diffusion method"))),
-            None => Ok(()),
+            None => self.memory.map(|_| self.gibibytes()).transpose(),
         }
+    }
+
+    fn gibibytes(&self) -> Outcome<f64> {
+        let memory = self.memory.unwrap_or(4.0);
+        if memory > 0.0 && memory.is_finite() {
+            return Ok(memory);
+        }
+        Err(Failure::usage("--memory", memory, "expected GiB, more than 0"))
     }
 
     /// The options of `method`, where `prior` is the default.
@@ -116,10 +135,7 @@ impl Options {
     /// # Errors
     /// [`Failure::Usage`] for what is out of range, or not to be had.
     pub fn chosen(&self, method: Method, prior: &str) -> Outcome<Chosen> {
-        let memory_gib = self.memory.unwrap_or(4.0);
-        if !(memory_gib > 0.0 && memory_gib.is_finite()) {
-            return Err(Failure::usage("--memory", memory_gib, "expected GiB, more than 0"));
-        }
+        let memory_gib = self.gibibytes()?;
         let device = self.device.unwrap_or(Compute::Cpu);
         if device == Compute::Cuda && !cfg!(feature = "cuda") {
             let reason = "this build runs on the CPU; one with `--features cuda` has it";

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::io::Volume;
 
+pub(crate) use write::SeriesWriter;
 pub use write::{DicomOptions, write_dicom};
 
 /// Whether the first bytes of a file are those of a DICOM file.

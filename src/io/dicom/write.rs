@@ -3,13 +3,15 @@
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 
+use candle_core::Tensor;
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject, Tag};
 use nalgebra::Vector3;
 
 use crate::error::{Error, Result};
-use crate::io::{Unit, Volume, atomic};
+use crate::io::atomic::PendingFolder;
+use crate::io::{Grid, Unit, Volume};
 use crate::tensor::{Field, Real};
 
 /// What a DICOM series says of itself besides the image; empty where unknown.
@@ -34,20 +36,51 @@ pub fn write_dicom(volume: &Volume, folder: impl AsRef<Path>, options: &DicomOpt
     if volume.field() == Field::Complex {
         return Err(Error::shape("DICOM", "real voxels; take the magnitude", volume.data().dims()));
     }
-    let place = Place::of(volume)?;
-    let scale = Scale::of(volume)?;
-    let series = Series { uid: unique_id(), study: unique_id(), frame: unique_id(), options, place, scale };
-    let [slices, rows, columns] = volume.grid().shape();
-    if rows.max(columns) > usize::from(u16::MAX) {
-        return Err(Error::shape("DICOM", "at most 65535 rows and columns", &[slices, rows, columns]));
+    let mut series = SeriesWriter::create(folder.as_ref(), volume.grid(), volume.unit(), options)?;
+    series.append(volume.data())?;
+    series.finish()
+}
+
+/// A series that grows by slices.
+pub(crate) struct SeriesWriter {
+    series: Series,
+    pending: PendingFolder,
+    written: usize,
+}
+
+impl SeriesWriter {
+    pub(crate) fn create(path: &Path, grid: &Grid, unit: Unit, options: &DicomOptions) -> Result<Self> {
+        let [_, rows, columns] = grid.shape();
+        if rows.max(columns) > usize::from(u16::MAX) {
+            return Err(Error::shape("DICOM", "at most 65535 rows and columns", &grid.shape()));
+        }
+        let series = Series {
+            uid: unique_id(),
+            study: unique_id(),
+            frame: unique_id(),
+            options: options.clone(),
+            place: Place::of(grid)?,
+            shape: [rows, columns],
+            unit,
+        };
+        Ok(Self { series, pending: PendingFolder::new(path)?, written: 0 })
     }
-    atomic::write_folder(folder.as_ref(), |temporary| {
-        (0..slices).try_for_each(|k| {
-            let pixels = f32::to_vec(&volume.data().get(k)?)?;
-            let file = temporary.join(format!("IM{k:05}.dcm"));
-            series.write(k, &pixels, [rows, columns], volume.unit(), &file)
-        })
-    })
+
+    /// Appends slices [slice, height, width], which share one scale.
+    pub(crate) fn append(&mut self, slices: &Tensor) -> Result<()> {
+        let scale = Scale::of(slices, self.series.unit)?;
+        for k in 0..slices.dims()[0] {
+            let pixels = f32::to_vec(&slices.get(k)?)?;
+            let file = self.pending.place().join(format!("IM{:05}.dcm", self.written));
+            self.series.write(self.written, &pixels, &scale, &file)?;
+            self.written += 1;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        self.pending.publish()
+    }
 }
 
 /// Directions and distances in LPS.
@@ -59,8 +92,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(volume: &Volume) -> Result<Self> {
-        let grid = volume.grid();
+    fn of(grid: &Grid) -> Result<Self> {
         let to_lps = |v: Vector3<f64>| Vector3::new(-v[0], -v[1], v[2]);
         let direction = |axis| to_lps(grid.direction(axis)).normalize();
         let (row, column) = (direction(0), direction(1));
@@ -87,11 +119,14 @@ struct Scale {
 }
 
 impl Scale {
-    fn of(volume: &Volume) -> Result<Self> {
-        let values = f32::to_vec(volume.data())?;
-        let (low, high) =
-            values.iter().fold((f64::MAX, f64::MIN), |(l, h), &v| (l.min(f64::from(v)), h.max(f64::from(v))));
-        if volume.unit() == Unit::Hounsfield && low >= -32768.0 && high <= 32767.0 {
+    fn of(values: &Tensor, unit: Unit) -> Result<Self> {
+        let (mut low, mut high) = (f64::MAX, f64::MIN);
+        for k in 0..values.dims()[0] {
+            for v in f32::to_vec(&values.get(k)?)? {
+                (low, high) = (low.min(f64::from(v)), high.max(f64::from(v)));
+            }
+        }
+        if unit == Unit::Hounsfield && low >= -32768.0 && high <= 32767.0 {
             return Ok(Self { slope: 1.0, intercept: 0.0, low, high });
         }
         // A few codes are left at both ends, for the rounding of slope and intercept to 16 characters.
@@ -106,18 +141,19 @@ impl Scale {
     }
 }
 
-struct Series<'a> {
+struct Series {
     uid: String,
     study: String,
     frame: String,
-    options: &'a DicomOptions,
+    options: DicomOptions,
     place: Place,
-    scale: Scale,
+    shape: [usize; 2],
+    unit: Unit,
 }
 
-impl Series<'_> {
-    fn write(&self, k: usize, pixels: &[f32], shape: [usize; 2], unit: Unit, file: &Path) -> Result<()> {
-        let ct = unit != Unit::Arbitrary;
+impl Series {
+    fn write(&self, k: usize, pixels: &[f32], scale: &Scale, file: &Path) -> Result<()> {
+        let ct = self.unit != Unit::Arbitrary;
         let class = if ct { uids::CT_IMAGE_STORAGE } else { uids::MR_IMAGE_STORAGE };
         let id = unique_id();
         let mut object = InMemDicomObject::new_empty();
@@ -126,7 +162,7 @@ impl Series<'_> {
         object.put_str(tags::SOP_INSTANCE_UID, VR::UI, id.as_str());
         object.put_str(tags::INSTANCE_NUMBER, VR::IS, (k + 1).to_string());
         self.locate(&mut object, k);
-        self.put_pixels(&mut object, pixels, shape, unit);
+        self.put_pixels(&mut object, pixels, scale);
         let meta = FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(class)
             .media_storage_sop_instance_uid(id)
@@ -195,13 +231,8 @@ impl Series<'_> {
         object.put_str(tags::SLICE_THICKNESS, VR::DS, decimal(z));
     }
 
-    fn put_pixels(
-        &self,
-        object: &mut InMemDicomObject,
-        pixels: &[f32],
-        [rows, columns]: [usize; 2],
-        unit: Unit,
-    ) {
+    fn put_pixels(&self, object: &mut InMemDicomObject, pixels: &[f32], scale: &Scale) {
+        let ([rows, columns], unit) = (self.shape, self.unit);
         let short = |v: usize| PrimitiveValue::from(v as u16);
         let numbers = [
             (tags::SAMPLES_PER_PIXEL, 1),
@@ -216,7 +247,6 @@ impl Series<'_> {
             object.put(DataElement::new(tag, VR::US, short(value)));
         }
         object.put_str(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2");
-        let scale = &self.scale;
         object.put_str(tags::RESCALE_SLOPE, VR::DS, decimal(scale.slope));
         object.put_str(tags::RESCALE_INTERCEPT, VR::DS, decimal(scale.intercept));
         // "US" is the standard's word for an unspecified unit.

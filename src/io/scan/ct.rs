@@ -1,5 +1,6 @@
 //! X-ray projections with their geometry.
 
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -7,6 +8,7 @@ use hdf5_pure::{AttrValue, FileBuilder};
 
 use crate::error::{Error, Result};
 use crate::io::hdf5::{self, Attributes, Reader};
+use crate::io::hyperslab::Pages;
 use crate::io::scan::{Provenance, begin, finite, positive, read_provenance, read_target};
 use crate::io::{Grid, Unit};
 use crate::tensor::{Field, Real, vector};
@@ -105,6 +107,31 @@ pub struct CtGeometry {
     pub offset: f64,
 }
 
+impl CtGeometry {
+    /// The geometry of some of `all` detector rows, and the grid of what they see: of a cone's rows the whole target, of
+    /// others their own slices.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] where there are no such rows.
+    pub fn of_rows(&self, target: &Grid, rows: Range<usize>, all: usize) -> Result<(Self, Grid)> {
+        if rows.is_empty() || rows.end > all {
+            return Err(Error::parameter(
+                "detector rows",
+                format!("{rows:?}"),
+                format!("expected some of 0..{all}"),
+            ));
+        }
+        let mut part = self.clone();
+        let Beam::Cone { row_offset, row_pitch, .. } = &mut part.beam else {
+            let target = if rows.len() == all { target.clone() } else { target.slices(rows)? };
+            return Ok((part, target));
+        };
+        let middle = |rows: Range<usize>| (rows.start + rows.end) as f64 / 2.0;
+        *row_offset += (middle(rows) - middle(0..all)) * *row_pitch;
+        Ok((part, target.clone()))
+    }
+}
+
 /// A CT scan: line integrals with all that is needed to reconstruct them.
 ///
 /// ```no_run
@@ -195,16 +222,22 @@ impl CtScan {
                 _ => positive(name, value)?,
             }
         }
-        if !matches!(geometry.beam, Beam::Cone { .. }) && self.target.shape()[0] != rows {
-            let expected =
-                format!("[{}, view, detector], as many slices as the target", self.target.shape()[0]);
-            return Err(Error::shape(named("projections"), expected, found));
-        }
+        check_slices(name, geometry, &self.target, found)?;
         positive(named("mu_water_per_mm"), self.mu_water)?;
         self.photons.map_or(Ok(()), |photons| positive(named("photons"), photons))?;
         vector::require_finite(&named("projections"), &self.projections)?;
         self.weights.as_ref().map_or(Ok(()), |weights| check_weights(&named("weights"), weights, found))
     }
+}
+
+/// Checks that all but cones have a detector row for each slice.
+fn check_slices(name: &str, geometry: &CtGeometry, target: &Grid, projections: &[usize]) -> Result<()> {
+    let slices = target.shape()[0];
+    if matches!(geometry.beam, Beam::Cone { .. }) || slices == projections[0] {
+        return Ok(());
+    }
+    let expected = format!("[{slices}, view, detector], as many slices as the target");
+    Err(Error::shape(format!("{name}projections"), expected, projections))
 }
 
 fn check_weights(name: &str, weights: &Tensor, shape: &[usize]) -> Result<()> {
@@ -234,32 +267,127 @@ fn put_geometry(file: &mut FileBuilder, geometry: &CtGeometry) {
     file.add_group(group.finish());
 }
 
-/// Reads a scan whose kind is known to be ct.
-pub(super) fn load(reader: &Reader) -> Result<CtScan> {
-    let root = reader.attributes("")?;
-    let (target, unit) = read_target(reader)?;
-    let projections = reader.real("projections", 3)?;
-    let weights = if reader.has("weights") { Some(reader.real("weights", 3)?) } else { None };
-    let attributes = reader.attributes("geometry")?;
-    let angles = reader.real("angles", 1).and_then(|_| reader.numbers("angles"))?;
-    let geometry = CtGeometry {
-        beam: Beam::read(&attributes, reader)?,
-        angles,
-        pitch: attributes.number("detector_pitch_mm")?,
-        offset: attributes.number("detector_offset_mm")?,
-    };
-    let scan = CtScan {
-        projections,
-        weights,
-        photons: root.optional("photons")?,
-        geometry,
-        target,
-        unit,
-        mu_water: root.number("mu_water_per_mm")?,
-        provenance: read_provenance(reader)?,
-    };
-    scan.validate(&format!("{}: ", reader.path().display()))?;
-    // Kernels want one element type for both.
-    debug_assert_eq!(scan.projections.dtype(), f32::DTYPE);
-    Ok(scan)
+/// A CT scan in a file of this program, read some detector rows at a time.
+///
+/// ```no_run
+/// use wellposed::io::CtScanReader;
+/// let reader = CtScanReader::open("scan.h5")?;
+/// let slab = reader.rows(0..16)?;
+/// assert_eq!(slab.projections.dims()[0], 16);
+/// # Ok::<(), wellposed::error::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct CtScanReader {
+    name: String,
+    projections: Pages,
+    weights: Option<Pages>,
+    photons: Option<f64>,
+    geometry: CtGeometry,
+    target: Grid,
+    unit: Unit,
+    mu_water: f64,
+    provenance: Provenance,
+}
+
+impl CtScanReader {
+    /// Opens a scan file of kind ct.
+    ///
+    /// # Errors
+    /// As [`crate::io::Scan::read`], but for what the projections hold.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let reader = Reader::open(path.as_ref())?;
+        match super::kind(&reader)?.as_str() {
+            "ct" => Self::of(reader),
+            other => Err(reader.error(format!("expected a scan of kind ct, found kind {other}"))),
+        }
+    }
+
+    /// The scan in a file whose kind is known to be ct.
+    pub(super) fn of(reader: Reader) -> Result<Self> {
+        let root = reader.attributes("")?;
+        let (target, unit) = read_target(&reader)?;
+        let attributes = reader.attributes("geometry")?;
+        let angles = reader.real("angles", 1).and_then(|_| reader.numbers("angles"))?;
+        let geometry = CtGeometry {
+            beam: Beam::read(&attributes, &reader)?,
+            angles,
+            pitch: attributes.number("detector_pitch_mm")?,
+            offset: attributes.number("detector_offset_mm")?,
+        };
+        let (photons, mu_water) = (root.optional("photons")?, root.number("mu_water_per_mm")?);
+        let (provenance, name) = (read_provenance(&reader)?, format!("{}: ", reader.path().display()));
+        let weights =
+            if reader.has("weights") { Some(Pages::open(reader.reopened()?, "weights", 3)?) } else { None };
+        let projections = Pages::open(reader, "projections", 3)?;
+        let shape = projections.shape();
+        check_slices(&name, &geometry, &target, &shape)?;
+        if let Some(weights) = weights.as_ref().filter(|weights| weights.shape() != shape) {
+            let expected = format!("{shape:?}, as the projections");
+            return Err(Error::shape(format!("{name}weights"), expected, &weights.shape()));
+        }
+        Ok(Self { name, projections, weights, photons, geometry, target, unit, mu_water, provenance })
+    }
+
+    /// Detector rows, views and columns.
+    pub fn shape(&self) -> [usize; 3] {
+        self.projections.shape()
+    }
+
+    /// Beam, angles and detector.
+    pub fn geometry(&self) -> &CtGeometry {
+        &self.geometry
+    }
+
+    /// Grid of the image to reconstruct.
+    pub fn target(&self) -> &Grid {
+        &self.target
+    }
+
+    /// Unit that the image is wanted in.
+    pub fn unit(&self) -> Unit {
+        self.unit
+    }
+
+    /// Whether the file holds photon counts.
+    pub fn has_weights(&self) -> bool {
+        self.weights.is_some()
+    }
+
+    /// Bytes that reading takes besides those of what is read.
+    pub fn resident(&self) -> usize {
+        let weights = self.weights.as_ref().map_or(0, Pages::resident);
+        self.projections.resident().saturating_add(weights)
+    }
+
+    /// What these detector rows measured; the target is as [`CtGeometry::of_rows`] has it.
+    ///
+    /// # Errors
+    /// As [`crate::io::Scan::read`]; [`Error::Parameter`] where there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> Result<CtScan> {
+        let [all, views, _] = self.shape();
+        let (geometry, target) = self.geometry.of_rows(&self.target, rows.clone(), all)?;
+        let read = |pages: &Pages| pages.read(rows.clone(), 0..views);
+        let scan = CtScan {
+            projections: read(&self.projections)?,
+            weights: self.weights.as_ref().map(read).transpose()?,
+            photons: self.photons,
+            geometry,
+            target,
+            unit: self.unit,
+            mu_water: self.mu_water,
+            provenance: self.provenance.clone(),
+        };
+        scan.validate(&self.name)?;
+        // Kernels want one element type for both.
+        debug_assert_eq!(scan.projections.dtype(), f32::DTYPE);
+        Ok(scan)
+    }
+
+    /// The whole scan.
+    ///
+    /// # Errors
+    /// As [`crate::io::Scan::read`].
+    pub fn whole(&self) -> Result<CtScan> {
+        self.rows(0..self.shape()[0])
+    }
 }

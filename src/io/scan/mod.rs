@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::io::hdf5::{self, Reader};
 use crate::io::{Grid, Unit, Volume, fastmri, ismrmrd, twix};
 
-pub use ct::{Beam, CtGeometry, CtScan};
+pub use ct::{Beam, CtGeometry, CtScan, CtScanReader};
 pub use mri::MriScan;
 
 const FORMAT: &str = "wellposed";
@@ -78,7 +78,7 @@ impl Scan {
             return fastmri::read(&reader).map(Self::Mri);
         }
         match kind(&reader)?.as_str() {
-            "ct" => ct::load(&reader).map(Self::Ct),
+            "ct" => CtScanReader::of(reader)?.whole().map(Self::Ct),
             "mri" => mri::load(&reader).map(Self::Mri),
             other => Err(reader.error(format!("expected a scan of kind ct or mri, found kind {other}"))),
         }

@@ -1,6 +1,7 @@
 //! The cone beam: rays from a point to a panel, on a circle or a helix.
 
 use std::f64::consts::TAU;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::operator::ct::fan::orbit_detector;
 use crate::operator::ct::geometry::positive;
 use crate::operator::ct::vectors::check_orbit;
-use crate::operator::ct::{FanBeam, Pose, VectorBeam};
+use crate::operator::ct::{FanBeam, Pose, VectorBeam, VolumeGrid};
 
 /// Rays from a point that turns about the z axis to the pixels of a panel behind the volume.
 ///
@@ -93,6 +94,35 @@ impl ConeBeam {
             bins: fan.bins,
             curved: fan.curved,
         }
+    }
+
+    /// The detector rows, one at least, that some slices of a volume cast their shadow on when the source circles at their
+    /// height z = 0 (no feed, no tilt), with a neighbour on either side to interpolate with.
+    ///
+    /// ```
+    /// use wellposed::operator::ct::{ConeBeam, FanBeam, ImageGrid, VolumeGrid};
+    /// let grid = VolumeGrid::new(65, ImageGrid::new(64, 64, 1.0)?, 1.0)?;
+    /// let cone = ConeBeam::new(FanBeam::new(vec![0.0], 192, 1.0, 500.0, 500.0)?, 161, 1.0)?;
+    /// // The middle slice projects on the middle row, at any magnification.
+    /// assert_eq!(cone.rows_behind(&grid, 32..33), 79..82);
+    /// # Ok::<(), wellposed::error::Error>(())
+    /// ```
+    pub fn rows_behind(&self, grid: &VolumeGrid, slices: Range<usize>) -> Range<usize> {
+        let image = &grid.image;
+        let reach = (image.height as f64 - 1.0).hypot(image.width as f64 - 1.0) / 2.0 * image.pixel;
+        let (near, far) = (self.fan.source_origin - reach, self.fan.source_origin + reach);
+        if near <= 0.0 {
+            return 0..self.rows;
+        }
+        let middle = (self.rows as f64 - 1.0) / 2.0 - self.row_offset / self.row_pitch;
+        let ends = [slices.start, slices.end.max(slices.start + 1) - 1].map(|slice| grid.z_of(slice));
+        let rows = ends.into_iter().flat_map(|z| [near, far].map(|ahead| z * self.fan.distance() / ahead));
+        let (low, high) = rows.fold((f64::MAX, f64::MIN), |(low, high), t| (low.min(t), high.max(t)));
+        // Magnifications are computed in other ways elsewhere: a little more than they should round to.
+        let first = (low / self.row_pitch + middle - 1e-6).floor();
+        let last = (high / self.row_pitch + middle + 1e-6).floor() + 2.0;
+        let start = (first.max(0.0) as usize).min(self.rows - 1);
+        start..(last.max(0.0) as usize).clamp(start + 1, self.rows)
     }
 
     /// Checks what [`ConeBeam::new`] checks, for values that came from elsewhere.

@@ -1,6 +1,8 @@
 //! Back projection along divergent rays as filtered back projection wants it: in every voxel the data at the place
 //! where it projects, interpolated linearly, over the square of its distance from the source.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -104,11 +106,17 @@ impl Kernel for Fan<'_> {
     }
 }
 
-/// As [`back_project_fan`] for a panel: [batch…, slices, height, width] from q [batch…, rows, views, bins].
+/// As [`back_project_fan`] for a panel: some slices of `grid`, [batch…, slices, height, width], from q
+/// [batch…, rows, views, bins].
 ///
 /// # Errors
 /// A shape error where `q` isn't that; [`Error::Unsupported`] for a tilted panel or a helix.
-pub(crate) fn back_project_cone(grid: &VolumeGrid, beam: &ConeBeam, q: &Tensor) -> Result<Tensor> {
+pub(crate) fn back_project_cone(
+    grid: &VolumeGrid,
+    slices: Range<usize>,
+    beam: &ConeBeam,
+    q: &Tensor,
+) -> Result<Tensor> {
     if beam.tilt != 0.0 || beam.feed != 0.0 {
         let found = format!("a tilt of {} rad and a feed of {} mm", beam.tilt, beam.feed);
         let reason = "filtered back projection needs a circle and an upright panel; iterative methods don't";
@@ -116,35 +124,37 @@ pub(crate) fn back_project_cone(grid: &VolumeGrid, beam: &ConeBeam, q: &Tensor) 
     }
     let range = Space::real(&[beam.rows, beam.views(), beam.fan.bins], q.dtype(), q.device());
     let batch = range.check("filtered projections", q)?;
-    let mut out = range.with_shape(&[grid.slices, grid.image.height, grid.image.width]).buffer(batch)?;
-    launch(Cone { grid, beam }, &[q], &mut [&mut out])?;
+    let mut out = range.with_shape(&[slices.len(), grid.image.height, grid.image.width]).buffer(batch)?;
+    launch(Cone { grid, slices, beam }, &[q], &mut [&mut out])?;
     Ok(out.freeze())
 }
 
 struct Cone<'a> {
     grid: &'a VolumeGrid,
+    slices: Range<usize>,
     beam: &'a ConeBeam,
 }
 
 impl Kernel for Cone<'_> {
     type Output = ();
     fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
-        let Self { grid, beam } = self;
+        let Self { grid, slices, beam } = self;
+        let (first, slices) = (slices.start, slices.len());
         let (lines, plane) = (beam.views() * beam.fan.bins, grid.image.height * grid.image.width);
         let sights = Sight::all(&beam.fan);
         let mut rays = Lines::zeros(lines, beam.rows, Upright::PADDING);
-        let mut voxels = vec![T::zero(); plane * grid.slices];
-        for (q, out) in inputs[0].chunks(lines * beam.rows).zip(outputs[0].chunks_mut(plane * grid.slices)) {
+        let mut voxels = vec![T::zero(); plane * slices];
+        for (q, out) in inputs[0].chunks(lines * beam.rows).zip(outputs[0].chunks_mut(plane * slices)) {
             let stride = rays.stride();
             transpose(q, beam.rows, lines, stride, &mut rays.writable()[..lines * stride]);
             let width = grid.image.width;
-            voxels.par_chunks_mut(grid.slices * width).enumerate().for_each(|(row, voxels)| {
-                for (column, line) in voxels.chunks_mut(grid.slices).enumerate() {
+            voxels.par_chunks_mut(slices * width).enumerate().for_each(|(row, voxels)| {
+                for (column, line) in voxels.chunks_mut(slices).enumerate() {
                     let place = grid.image.center_of(row, column);
-                    dispatch(Gather { grid, beam, sights: &sights, rays: &rays, place, line });
+                    dispatch(Gather { grid, first, beam, sights: &sights, rays: &rays, place, line });
                 }
             });
-            transpose(&voxels, plane, grid.slices, plane, out);
+            transpose(&voxels, plane, slices, plane, out);
         }
         Ok(())
     }
@@ -153,6 +163,8 @@ impl Kernel for Cone<'_> {
 /// One line of voxels along z: they project on a line along the detector's columns at equal distances.
 struct Gather<'a, T> {
     grid: &'a VolumeGrid,
+    /// Slice of the first voxel of the line.
+    first: usize,
     beam: &'a ConeBeam,
     sights: &'a [Sight],
     /// [view, bin], each line along the rows.
@@ -162,7 +174,7 @@ struct Gather<'a, T> {
 }
 
 impl<T: Real> Gather<'_, T> {
-    /// The left one of the two detector columns, where between them, row of slice 0, rows a slice, weight.
+    /// The left one of the two detector columns, where between them, row of the first slice, rows a slice, weight.
     #[inline(always)]
     fn seen(&self, view: usize) -> Option<(usize, f64, f64, f64, f64)> {
         let Seen { bin, magnification, weight } = self.sights[view].of(self.place.0, self.place.1);
@@ -172,7 +184,7 @@ impl<T: Real> Gather<'_, T> {
         }
         let step = self.grid.thickness * magnification / self.beam.row_pitch;
         let middle = (self.beam.rows as f64 - 1.0) / 2.0 - self.beam.row_offset / self.beam.row_pitch;
-        let start = middle - (self.grid.slices as f64 - 1.0) / 2.0 * step;
+        let start = middle + (self.first as f64 - (self.grid.slices as f64 - 1.0) / 2.0) * step;
         Some((view * self.beam.fan.bins + left as usize, bin - left, start, step, weight))
     }
 
