@@ -308,8 +308,8 @@ fn raw_projections_need_no_scan_file() {
         let volume = wellposed::io::read_volume(folder.path("r.nii.gz")).unwrap();
         volume.data().get(0).unwrap().get(40).unwrap().get(column).unwrap().to_scalar().unwrap()
     };
-    // Brain, in 1/mm. At the axis the removal of rings leaves a spot.
-    assert!((pixel(54) - 0.01).abs() < 0.003, "{}", pixel(54));
+    // Brain, in 1/mm; the first one is at the axis, where rings are hard to tell from the object.
+    assert!([40, 54].iter().all(|x| (pixel(*x) - 0.01).abs() < 0.003), "{} {}", pixel(40), pixel(54));
     run(&format!("{fields} --arc 180 --center 37.5 --filter hann")).good();
     assert!([40, 54].iter().all(|x| (pixel(*x) - 0.01).abs() < 0.003), "{} {}", pixel(40), pixel(54));
     run(fields).fails(1, &["views.tif", "--angles", "--arc"]);

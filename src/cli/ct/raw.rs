@@ -54,7 +54,8 @@ pub struct Options {
     /// Removal of rings.
     #[arg(long, value_enum, value_name = "METHOD")]
     rings: Option<RingMethod>,
-    /// Columns of the window of --rings sorting, odd: more than twice the width of the rings [default: 21].
+    /// Columns of the window of --rings sorting, odd: more than twice the width of the rings [default: a sixtieth of the
+    /// detector's, 5 to 21].
     #[arg(long, value_name = "N")]
     ring_size: Option<u32>,
     /// Polynomial C1 p + C2 p² + … of the line integrals p, against beam hardening.
@@ -291,7 +292,7 @@ impl<'a> Raw<'a> {
             None => values,
             Some(RingMethod::Sorting) => {
                 let own = self.options.ring_size.map(|size| Rings::Sorting { size: size as usize });
-                own.unwrap_or(Rings::SORTING).remove(&values)?
+                own.unwrap_or(Rings::sorting(self.shape[2])).remove(&values)?
             }
             Some(RingMethod::Wavelet) => Rings::WAVELET_FOURIER.remove(&values)?,
         };

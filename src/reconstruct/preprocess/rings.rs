@@ -35,11 +35,23 @@ pub enum Rings {
 }
 
 impl Rings {
-    /// [`Rings::Sorting`] over 21 bins.
-    pub const SORTING: Self = Self::Sorting { size: 21 };
     /// [`Rings::WaveletFourier`] with 3 levels of Daubechies' wavelet of 5 moments and σ = 1. More of either takes away
     /// what is round about the axis.
     pub const WAVELET_FOURIER: Self = Self::WaveletFourier { levels: 3, moments: 5, sigma: 1.0 };
+
+    /// [`Rings::Sorting`] over a sixtieth of the detector's bins, 5 to 21: what is round about the axis is smoothed within half
+    /// a window of it, which on a detector of few bins would be a large part of the image. With 21 bins on one of 80 the
+    /// image of the Shepp–Logan phantom errs by .0055 (rms) within 11 pixels of the axis, with 5 by .0015, without any by
+    /// .0013, where the brain has .01.
+    ///
+    /// ```
+    /// use wellposed::reconstruct::preprocess::Rings;
+    /// assert_eq!(Rings::sorting(80), Rings::Sorting { size: 5 });
+    /// assert_eq!([640, 1260].map(Rings::sorting), [11, 21].map(|size| Rings::Sorting { size }));
+    /// ```
+    pub fn sorting(bins: usize) -> Self {
+        Self::Sorting { size: (bins / 60).clamp(5, 21) | 1 }
+    }
 
     /// Sinograms [batch…, views, bins] without their stripes.
     ///
@@ -181,11 +193,33 @@ mod tests {
     }
 
     #[test]
+    fn sorting_spares_the_axis_of_small_detectors() {
+        let grid = ImageGrid::new(80, 80, 1.0).unwrap();
+        let angles = (0..60).map(|i| PI * f64::from(i) / 60.0).collect();
+        let beam = ParallelBeam::new(angles, 80, 1.0).unwrap();
+        let head = shepp_logan(Contrast::Modified, 33.0);
+        let data = head.project::<f64>(&beam).unwrap();
+        let transform = RayTransform::new(&grid, &beam, DType::F64, &Device::Cpu).unwrap();
+        let truth = f64::to_vec(&head.picture::<f64>(&grid, 8).unwrap()).unwrap();
+        let spot = |data: &Tensor| {
+            let image = f64::to_vec(&Fbp::default().reconstruct(&transform, data).unwrap()).unwrap();
+            let near = |at: &usize| ((at / 80) as f64 - 39.5).hypot((at % 80) as f64 - 39.5) < 11.0;
+            let errors: Vec<f64> = (0..6400).filter(near).map(|at| (image[at] - truth[at]).powi(2)).collect();
+            (errors.iter().sum::<f64>() / errors.len() as f64).sqrt()
+        };
+        let clean = spot(&data);
+        let [own, wide] =
+            [Rings::sorting(80), Rings::Sorting { size: 21 }].map(|r| spot(&r.remove(&data).unwrap()));
+        println!("rms about the axis without removal {clean:.4}, with {own:.4}, over 21 bins {wide:.4}");
+        assert!(own < 2.0 * clean && wide > 5.0 * clean, "{clean} {own} {wide}");
+    }
+
+    #[test]
     fn settings_out_of_range_are_refused() {
         let x = Tensor::zeros((9, 9), DType::F32, &Device::Cpu).unwrap();
         assert!(Rings::Sorting { size: 4 }.remove(&x).is_err());
         assert!(Rings::WaveletFourier { levels: 3, moments: 5, sigma: 0.0 }.remove(&x).is_err());
         assert!(Rings::WaveletFourier { levels: 3, moments: 1, sigma: 1.0 }.remove(&x).is_err());
-        assert!(Rings::SORTING.remove(&x.get(0).unwrap()).is_err());
+        assert!(Rings::sorting(9).remove(&x.get(0).unwrap()).is_err());
     }
 }
