@@ -65,8 +65,12 @@ impl Pages {
             [pages, rows, columns] => [pages, rows, columns],
             _ => return Err(reader.error(format!("{name}: expected 3 axes, found shape {lengths:?}"))),
         };
+        let bytes = shape.iter().product::<usize>() * scalar.size();
         let place = match reader.layout(name)? {
-            Layout::Contiguous { address: Some(address), .. } => Place::Run(address),
+            // A size that isn't that of the shape is for the library to refuse.
+            Layout::Contiguous { address: Some(address), size } if size == bytes as u64 => {
+                Place::Run(address)
+            }
             Layout::Chunked { chunk_shape, .. } => Chunks::of(&reader, name, shape, &chunk_shape)?,
             _ => Place::Whole,
         };

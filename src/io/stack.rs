@@ -59,8 +59,7 @@ impl Stack {
         for file in files {
             let [pages, height, width] = picture::shape(file)?;
             if shape[0] > 0 && shape[1..] != [height, width] {
-                let reason =
-                    format!("{height} × {width} pixels, the first file has {} × {}", shape[1], shape[2]);
+                let reason = format!("{:?} pixels, the first file has {:?}", [height, width], &shape[1..]);
                 return Err(Error::format(file, reason));
             }
             shape = [shape[0] + pages, height, width];

@@ -306,6 +306,7 @@ impl CtScanReader {
     pub(super) fn of(reader: Reader) -> Result<Self> {
         let root = reader.attributes("")?;
         let (target, unit) = read_target(&reader)?;
+        let projections = Pages::open(reader.reopened()?, "projections", 3)?;
         let attributes = reader.attributes("geometry")?;
         let angles = reader.real("angles", 1).and_then(|_| reader.numbers("angles"))?;
         let geometry = CtGeometry {
@@ -318,7 +319,6 @@ impl CtScanReader {
         let (provenance, name) = (read_provenance(&reader)?, format!("{}: ", reader.path().display()));
         let weights =
             if reader.has("weights") { Some(Pages::open(reader.reopened()?, "weights", 3)?) } else { None };
-        let projections = Pages::open(reader, "projections", 3)?;
         let shape = projections.shape();
         check_slices(&name, &geometry, &target, &shape)?;
         if let Some(weights) = weights.as_ref().filter(|weights| weights.shape() != shape) {
