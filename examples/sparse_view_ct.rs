@@ -55,7 +55,7 @@ fn main() -> Result<()> {
     let sirt = Sirt::default().solve(&*a, &seen.line_integrals, None, &mut sirt_history)?;
     let mut tv_history = History::default();
     let shared: Arc<dyn LinearOperator> = a;
-    let weights = statistical_weights(&seen.counts, grid.model_error(hounsfield::MU_WATER))?;
+    let weights = statistical_weights(&seen.counts, grid.model_error(hounsfield::MU_WATER, VIEWS))?;
     let tv = TotalVariation::for_counts(hounsfield::MU_WATER).solve(
         &shared,
         &seen.line_integrals,

@@ -6,6 +6,24 @@ use std::path::{Path, PathBuf};
 /// Result with the crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
+thread_local! {
+    static CATCHING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs a parser that is not ours. It should not panic on a corrupt file; should it do so all the same, the file is at
+/// fault, not the program, and the result is `None`.
+pub(crate) fn catch_panic<T>(call: impl FnOnce() -> T) -> Option<T> {
+    let before = CATCHING.replace(true);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    CATCHING.set(before);
+    result.ok()
+}
+
+/// Whether a panic on this thread now would become an [`Error`], so that a panic hook has nothing to report.
+pub fn catches_panics() -> bool {
+    CATCHING.get()
+}
+
 /// What went wrong: always names the argument, operator or file, what was found and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

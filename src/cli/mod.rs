@@ -84,6 +84,7 @@ pub fn main() -> ExitCode {
         }
     };
     progress::catch_interrupts();
+    silence_caught_panics();
     let outcome = console::set_threads(arguments.threads).and_then(|()| arguments.command.run());
     match outcome {
         Ok(()) | Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
@@ -92,4 +93,14 @@ pub fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Parsers of other people that panic on a corrupt file end in an error that names it; that is all there is to say.
+fn silence_caught_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !wellposed::error::catches_panics() {
+            report(panic);
+        }
+    }));
 }

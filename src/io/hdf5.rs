@@ -1,12 +1,11 @@
 //! HDF5 files: a checked reader and a few helpers for writers, over the crate `hdf5-pure`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use hdf5_pure::{AttrValue, Chunk, Datatype, DatatypeByteOrder, File, FileBuilder, Layout};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch_panic};
 use crate::io::array::{Array, count};
 use crate::io::scalar::{Endian, Scalar};
 use crate::tensor::{Field, Real};
@@ -363,14 +362,13 @@ pub(crate) fn layout(datatype: &Datatype) -> Option<(Scalar, Endian, Field)> {
     }
 }
 
-/// Runs a parser of the HDF5 library. It is written not to panic on corrupt files; should it do so all the
-/// same, the file is at fault, not the program.
+/// Runs a parser of the HDF5 library; what is wrong with the file becomes an error that names it.
 fn guarded<T>(path: &Path, call: impl FnOnce() -> std::result::Result<T, hdf5_pure::Error>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(hdf5_pure::Error::Io(e))) => Err(Error::io(path, e)),
-        Ok(Err(error)) => Err(Error::format(path, format!("not a readable HDF5 file: {error}"))),
-        Err(_) => Err(Error::format(path, "not a readable HDF5 file: its structure is corrupt")),
+    match catch_panic(call) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(hdf5_pure::Error::Io(e))) => Err(Error::io(path, e)),
+        Some(Err(error)) => Err(Error::format(path, format!("not a readable HDF5 file: {error}"))),
+        None => Err(Error::format(path, "not a readable HDF5 file: its structure is corrupt")),
     }
 }
 

@@ -86,6 +86,6 @@ pub fn volume(scan: &CtScan, mu: &Tensor) -> Result<Volume> {
 /// Inverse variances of the projections, which owe as much to the discrete model as to the photons.
 pub fn weights(scan: &CtScan) -> Result<Option<Tensor>> {
     let Some(counts) = &scan.weights else { return Ok(None) };
-    let error = image_grid(&scan.target)?.model_error(scan.mu_water);
+    let error = image_grid(&scan.target)?.model_error(scan.mu_water, scan.geometry.angles.len());
     Ok(Some(statistical_weights(counts, error)?))
 }

@@ -12,7 +12,7 @@ use dicom_object::file::ReadPreamble;
 use dicom_object::{DefaultDicomObject, OpenFileOptions, Tag};
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch_panic};
 use crate::io::Volume;
 
 pub(crate) use write::SeriesWriter;
@@ -140,13 +140,12 @@ fn open(file: &Path, header_only: bool) -> Result<DefaultDicomObject> {
     guarded(file, || options.from_reader(&bytes[..]).map_err(|e| chain(&e)))
 }
 
-/// Runs a parser of the DICOM library, turning its errors into ours. It should not panic on a corrupt file;
-/// should it do so all the same, the file is at fault, not the program.
+/// Runs a parser of the DICOM library; what is wrong with the file becomes an error that names it.
 fn guarded<T>(file: &Path, call: impl FnOnce() -> std::result::Result<T, String>) -> Result<T> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(reason)) => Err(Error::format(file, format!("not a readable DICOM file: {reason}"))),
-        Err(_) => Err(Error::format(file, "not a readable DICOM file: its structure is corrupt")),
+    match catch_panic(call) {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(reason)) => Err(Error::format(file, format!("not a readable DICOM file: {reason}"))),
+        None => Err(Error::format(file, "not a readable DICOM file: its structure is corrupt")),
     }
 }
 

@@ -64,18 +64,21 @@ impl ImageGrid {
         (self.height as f64).hypot(self.width as f64) * self.pixel
     }
 
-    /// About by how much the line integrals of a picture in pixels differ from those of a body of attenuation `mu`
-    /// (1/mm) with sharp edges: .15 μ times the pixel. With total variation on the Shepp–Logan phantom it gains 2 to
-    /// 6 dB for pixels of 2 to 5 mm and from many views, and loses .4 dB for 16 views of 1 mm pixels.
+    /// By how much a line integral through a picture in pixels should be taken to differ from one through a body of
+    /// attenuation `mu` (1/mm) with sharp edges, when there are `views` of them: .025 √views μ times the pixel.
+    ///
+    /// Unlike photons, the pixels err alike in every view, so that more views must not be trusted more: the variance of
+    /// each grows with their number. With total variation on the Shepp–Logan phantom it gains 5 to 8 dB from 32 views of
+    /// 2 mm pixels, 180 of 1 mm and 60 cone views of 5 mm, and .3 dB at most is lost from 16 views of 1 mm.
     ///
     /// ```
     /// use wellposed::operator::ct::{ImageGrid, hounsfield::MU_WATER};
-    /// let error = ImageGrid::new(256, 256, 1.0)?.model_error(MU_WATER);
+    /// let error = ImageGrid::new(256, 256, 1.0)?.model_error(MU_WATER, 36);
     /// assert!((error - 0.0029).abs() < 1e-4); // the noise of 120 000 photons
     /// # Ok::<(), wellposed::error::Error>(())
     /// ```
-    pub fn model_error(&self, mu: f64) -> f64 {
-        0.15 * mu * self.pixel
+    pub fn model_error(&self, mu: f64, views: usize) -> f64 {
+        0.025 * (views as f64).sqrt() * mu * self.pixel
     }
 }
 

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, catch_panic};
 
 /// The tensors of one file, f32.
 pub(super) struct Tensors {
@@ -71,6 +71,12 @@ impl Tensors {
     /// The tensors of an archive of `torch.save`: a state dict; or a dict whose entry `model` is one, where the
     /// moving averages of score-SDE's `ema` take the place of the weights.
     pub(super) fn from_torch(bytes: &[u8], path: &Path) -> Result<Self> {
+        // The reader of pickles takes tuples to be as long as PyTorch writes them.
+        let corrupt = || Err(Error::format(path, "data.pkl: its structure is corrupt"));
+        catch_panic(|| Self::from_pickle(bytes, path)).unwrap_or_else(corrupt)
+    }
+
+    fn from_pickle(bytes: &[u8], path: &Path) -> Result<Self> {
         let fail = |e: &dyn std::fmt::Display| Error::format(path, e);
         let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bytes)).map_err(|e| fail(&e))?;
         let pickle = archive.file_names().find(|n| n.ends_with("/data.pkl")).map(String::from);
@@ -287,6 +293,19 @@ mod tests {
         {
             assert_eq!(read(&shape, &strides).unwrap_err(), "is cut short");
         }
+    }
+
+    /// A tensor that is made of the arguments `()` makes candle's reader of pickles panic.
+    #[test]
+    fn a_corrupt_pickle_is_refused() {
+        use std::io::Write;
+        let mut bytes = Vec::new();
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(&mut bytes));
+        archive.start_file("a/data.pkl", zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n)Rs.").unwrap();
+        archive.finish().unwrap();
+        let Err(error) = Tensors::from_torch(&bytes, Path::new("a.pth")) else { panic!("expected an error") };
+        assert_eq!(error.to_string(), "a.pth: data.pkl: its structure is corrupt");
     }
 
     #[test]
