@@ -69,7 +69,8 @@ impl Walk<'_> {
                 ));
             }
             if meta && (group, element) == (2, 0x10) {
-                let uid = &self.bytes[start..start + length as usize];
+                let end = start.saturating_add(length as usize);
+                let uid = self.bytes.get(start..end).ok_or("the transfer syntax has no length")?;
                 self.syntax_uid = String::from_utf8_lossy(uid).trim_matches([' ', '\0']).to_string();
             }
             if (group, element) == (0x7fe0, 0x10) {
@@ -98,5 +99,17 @@ impl Walk<'_> {
         }
         // All others, unknown ones too, have four bytes of length after two that are reserved.
         Some((self.at + 12, self.long(self.at + 8)?, kind == b"SQ"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn a_transfer_syntax_without_a_length_is_refused() {
+        let mut file = vec![0; 128];
+        file.extend_from_slice(b"DICM\x02\0\x10\0OB\0\0\xff\xff\xff\xff1.2.840");
+        assert_eq!(check(&file).unwrap_err(), "the transfer syntax has no length");
     }
 }

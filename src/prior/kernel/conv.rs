@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::gemm::Packed;
 use super::map::{Map, Shape, resize};
-use super::winograd::{Plane, Winograd};
+use super::winograd::{Epilogue, Plane, Winograd};
 
 /// Output pixels a task of the gathering form.
 const BLOCK: usize = 24;
@@ -91,11 +91,35 @@ impl Conv {
         match &self.forward {
             Form::Winograd(conv) => {
                 let plane = Plane { height: x.shape.height, width: x.shape.width };
-                conv.apply(x.data, &self.bias, plane, &mut out);
+                conv.apply(x.data, Epilogue::bias(&self.bias), plane, &mut out);
             }
             Form::Gather(packed) => self.gather(packed, x, shape, &mut out),
         }
         if channels == shape.channels { out } else { resize(&out, channels, shape.channels) }
+    }
+
+    /// Whether it is a 3 × 3 convolution of stride 1 whose channels all come in vectors.
+    pub(super) fn is_plain(&self) -> bool {
+        let Geometry { inputs, outputs, size, .. } = self.geometry;
+        size == 3 && self.geometry.keeps_size() && inputs.is_multiple_of(16) && outputs.is_multiple_of(16)
+    }
+
+    /// Whether it is a 1 × 1 convolution of stride 1 whose channels all come in vectors.
+    pub(super) fn is_pointwise(&self) -> bool {
+        let Geometry { inputs, outputs, size, stride, .. } = self.geometry;
+        size == 1 && stride == 1 && inputs.is_multiple_of(16) && outputs.is_multiple_of(16)
+    }
+
+    /// Into an array of the result's size; `base` is for plain convolutions alone.
+    pub(super) fn apply_into(&self, x: Map, base: Option<&[f32]>, scale: f32, out: &mut [f32]) {
+        run(&self.forward, x, Epilogue { bias: &self.bias, base, scale }, out);
+    }
+
+    /// The input gradient of a plain or pointwise convolution, times `scale`.
+    pub(super) fn input_gradient_into(&self, g: Map, scale: f32, out: &mut [f32]) {
+        let none = vec![0.0; self.geometry.inputs];
+        let form = self.backward.get_or_init(|| self.transposed());
+        run(form, g, Epilogue { bias: &none, base: None, scale }, out);
     }
 
     /// The gradient with respect to an input of this shape, of the gradient g of the result.
@@ -121,7 +145,8 @@ impl Conv {
         let none = vec![0.0; padded];
         match form {
             Form::Winograd(conv) => {
-                conv.apply(g.data, &none, Plane { height: x.height, width: x.width }, &mut out)
+                let plane = Plane { height: x.height, width: x.width };
+                conv.apply(g.data, Epilogue::bias(&none), plane, &mut out)
             }
             Form::Gather(packed) => matrix(packed, g.data, channels, &none, &mut out),
         }
@@ -176,6 +201,20 @@ impl Conv {
                     product(b, patches, b.depth, &self.bias, out);
                 });
             });
+        }
+    }
+}
+
+/// A plain or pointwise convolution.
+fn run(form: &Form, x: Map, end: Epilogue, out: &mut [f32]) {
+    match form {
+        Form::Winograd(conv) => {
+            let plane = Plane { height: x.shape.height, width: x.shape.width };
+            conv.apply(x.data, end, plane, out);
+        }
+        Form::Gather(packed) => {
+            assert!(end.base.is_none() && end.scale == 1.0);
+            matrix(packed, x.data, x.shape.channels, end.bias, out);
         }
     }
 }

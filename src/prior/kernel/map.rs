@@ -1,5 +1,7 @@
 //! Feature maps, channels last.
 
+use rayon::prelude::*;
+
 /// Images of a batch, height, width, channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -52,17 +54,22 @@ impl<'a> Map<'a> {
 
     /// Pixel (y, x) at (stride y + offset, stride x + offset) of an image of height × width, zeros in between.
     pub fn spread(&self, height: usize, width: usize, stride: usize, offset: usize) -> Vec<f32> {
-        let Shape { images, width: w, channels, .. } = self.shape;
-        let image = height * width * channels;
-        let mut out = vec![0.0; images * image];
-        for (out, x) in out.chunks_exact_mut(image).zip(self.data.chunks_exact(self.shape.image())) {
-            for (index, pixel) in x.chunks_exact(channels).enumerate() {
-                let (y, x) = (index / w * stride + offset, index % w * stride + offset);
-                if y < height && x < width {
-                    out[(y * width + x) * channels..][..channels].copy_from_slice(pixel);
+        let Shape { images, height: h, width: w, channels } = self.shape;
+        let mut out = vec![0.0; images * height * width * channels];
+        let rows = out.par_chunks_exact_mut(width * channels);
+        rows.enumerate().for_each(|(index, out)| {
+            let (number, y) = (index / height, index % height);
+            let Some(from) = y.checked_sub(offset).filter(|y| y % stride == 0 && y / stride < h) else {
+                return;
+            };
+            let row =
+                &self.data[number * self.shape.image() + from / stride * w * channels..][..w * channels];
+            for (x, pixel) in row.chunks_exact(channels).enumerate() {
+                if let Some(out) = out.get_mut((x * stride + offset) * channels..).filter(|o| !o.is_empty()) {
+                    out[..channels].copy_from_slice(pixel);
                 }
             }
-        }
+        });
         out
     }
 }

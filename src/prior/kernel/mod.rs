@@ -10,6 +10,8 @@ mod gemm;
 pub(super) mod map;
 pub(super) mod norm;
 pub(super) mod resample;
+pub(super) mod residual;
+mod scratch;
 mod simd;
 #[cfg(test)]
 mod tests;

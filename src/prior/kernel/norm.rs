@@ -61,15 +61,30 @@ impl Norm {
 
     /// y for γ and β of [images, channels].
     pub fn apply(&self, x: Map, gamma: &[f32], beta: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; x.data.len()];
+        self.apply_into(x, gamma, beta, &mut out);
+        out
+    }
+
+    /// The same into an array.
+    pub fn apply_into(&self, x: Map, gamma: &[f32], beta: &[f32], out: &mut [f32]) {
         let channels = x.shape.channels;
         let (alpha, beta) = self.affine(channels, &self.statistics(x), gamma, beta);
-        let mut out = vec![0.0; x.data.len()];
-        tasks(x.shape, &mut out, |image, start, out| {
+        tasks(x.shape, out, |image, start, out| {
             let part = |v| part(v, image, channels);
-            let x = &x.data[start..][..out.len()];
+            let x = Some(&x.data[start..][..out.len()]);
             dispatch(Forward { alpha: part(&alpha), beta: part(&beta), x, out, silu: self.silu });
         });
-        out
+    }
+
+    /// The same in the place of x.
+    pub fn apply_in_place(&self, shape: Shape, x: &mut [f32], gamma: &[f32], beta: &[f32]) {
+        let channels = shape.channels;
+        let (alpha, beta) = self.affine(channels, &self.statistics(Map::new(shape, x)), gamma, beta);
+        tasks(shape, x, |image, _, out| {
+            let part = |v| part(v, image, channels);
+            dispatch(Forward { alpha: part(&alpha), beta: part(&beta), x: None, out, silu: self.silu });
+        });
     }
 
     /// The gradients of the gradient g with respect to y.
@@ -77,20 +92,32 @@ impl Norm {
     /// With u = γ x̂ + β, h = g f'(u) and s = √(v + ε): dβ = Σ h, dγ = Σ h x̂ over the pixels, and
     /// dx = (γ h − mean(γ h) − x̂ mean(γ h x̂))/s with means over the group.
     pub fn gradients(&self, x: Map, gamma: &[f32], beta: &[f32], g: Map) -> Gradients {
+        let mut h = g.data.to_vec();
+        let [gamma, beta] = self.gradients_in_place(x, gamma, beta, &mut h);
+        Gradients { x: h, gamma, beta }
+    }
+
+    /// The same; the gradient with respect to x takes the place of g, and those of γ and β are returned.
+    pub fn gradients_in_place(&self, x: Map, gamma: &[f32], beta: &[f32], g: &mut [f32]) -> [Vec<f32>; 2] {
         let Shape { images, channels, .. } = x.shape;
         let statistics = self.statistics(x);
         let (alpha, shift) = self.affine(channels, &statistics, gamma, beta);
-        let mut h = vec![0.0; x.data.len()];
-        tasks(x.shape, &mut h, |image, start, h| {
-            let part = |v| part(v, image, channels);
-            let (x, g) = (&x.data[start..][..h.len()], &g.data[start..][..h.len()]);
-            dispatch(Backward { alpha: part(&alpha), beta: part(&shift), x, g, h, silu: self.silu });
-        });
-        let sums = sums(Map::new(x.shape, &h), Some(x));
+        if self.silu {
+            tasks(x.shape, g, |image, start, h| {
+                let part = |v| part(v, image, channels);
+                dispatch(Backward {
+                    alpha: part(&alpha),
+                    beta: part(&shift),
+                    x: &x.data[start..][..h.len()],
+                    h,
+                });
+            });
+        }
+        let sums = sums(Map::new(x.shape, g), Some(x));
         let width = channels / self.groups;
         let count = (x.shape.pixels() * width) as f64;
-        let mut gradients =
-            Gradients { x: Vec::new(), gamma: vec![0.0; gamma.len()], beta: vec![0.0; gamma.len()] };
+        let mut of_gamma = vec![0.0; gamma.len()];
+        let mut of_beta = vec![0.0; gamma.len()];
         // dx = a h + b x + c with coefficients of each channel.
         let mut coefficients = vec![[0f32; 3]; images * channels];
         for image in 0..images {
@@ -102,8 +129,8 @@ impl Norm {
                     let (sum, product) = (sums[image][c], sums[image][channels + c]);
                     let unit = (product - mean * sum) * inverse;
                     let i = image * channels + c;
-                    gradients.beta[i] = sum as f32;
-                    gradients.gamma[i] = unit as f32;
+                    of_beta[i] = sum as f32;
+                    of_gamma[i] = unit as f32;
                     plain += f64::from(gamma[i]) * sum / count;
                     along += f64::from(gamma[i]) * unit / count;
                 }
@@ -117,12 +144,11 @@ impl Norm {
         }
         let column = |k: usize| coefficients.iter().map(|c| c[k]).collect::<Vec<f32>>();
         let (a, b, c) = (column(0), column(1), column(2));
-        tasks(x.shape, &mut h, |image, start, h| {
+        tasks(x.shape, g, |image, start, h| {
             let part = |v| part(v, image, channels);
             dispatch(Combine { a: part(&a), b: part(&b), c: part(&c), x: &x.data[start..][..h.len()], h });
         });
-        gradients.x = h;
-        gradients
+        [of_gamma, of_beta]
     }
 }
 
@@ -219,11 +245,11 @@ impl Vectorised for Sum<'_> {
     }
 }
 
-/// y = f(α x + β).
+/// y = f(α x + β); without x, of what is in the place of y.
 struct Forward<'a> {
     alpha: &'a [f32],
     beta: &'a [f32],
-    x: &'a [f32],
+    x: Option<&'a [f32]>,
     out: &'a mut [f32],
     silu: bool,
 }
@@ -232,19 +258,21 @@ impl Vectorised for Forward<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
-        let n = self.alpha.len();
-        assert!(self.beta.len() == n && self.out.len() == self.x.len() && self.x.len().is_multiple_of(n));
+        let (n, elements) = (self.alpha.len(), self.out.len());
+        assert!(self.beta.len() == n && elements.is_multiple_of(n));
+        assert!(self.x.is_none_or(|x| x.len() == elements));
         if !n.is_multiple_of(16) {
-            for (i, (out, x)) in self.out.iter_mut().zip(self.x).enumerate() {
-                let u = self.alpha[i % n] * x + self.beta[i % n];
+            for (i, out) in self.out.iter_mut().enumerate() {
+                let u = self.alpha[i % n] * self.x.map_or(*out, |x| x[i]) + self.beta[i % n];
                 *out = if self.silu { u * sigmoid(u) } else { u };
             }
             return;
         }
         let (alpha, beta) = (self.alpha.as_ptr(), self.beta.as_ptr());
-        let (x, out) = (self.x.as_ptr(), self.out.as_mut_ptr());
+        let out = self.out.as_mut_ptr();
+        let x = self.x.map_or(out.cast_const(), <[f32]>::as_ptr);
         // SAFETY: `each_vector` stays inside the arrays, whose lengths are checked.
-        each_vector(self.x.len(), n, |at, c| unsafe {
+        each_vector(elements, n, |at, c| unsafe {
             let u = V::load(alpha.add(c)).fma(V::load(x.add(at)), V::load(beta.add(c)));
             let y = if self.silu { u.div(V::splat(0.0).sub(u).exp().add(V::splat(1.0))) } else { u };
             y.store(out.add(at));
@@ -252,14 +280,12 @@ impl Vectorised for Forward<'_> {
     }
 }
 
-/// h = g f'(α x + β).
+/// h ← h f'(α x + β) with SiLU for f.
 struct Backward<'a> {
     alpha: &'a [f32],
     beta: &'a [f32],
     x: &'a [f32],
-    g: &'a [f32],
     h: &'a mut [f32],
-    silu: bool,
 }
 
 impl Vectorised for Backward<'_> {
@@ -267,27 +293,23 @@ impl Vectorised for Backward<'_> {
     #[inline(always)]
     unsafe fn run<V: Lanes>(self) {
         let n = self.alpha.len();
-        assert!(self.beta.len() == n && self.x.len().is_multiple_of(n));
-        assert!(self.g.len() == self.x.len() && self.h.len() == self.x.len());
-        if !self.silu {
-            return self.h.copy_from_slice(self.g);
-        }
+        assert!(self.beta.len() == n && self.x.len().is_multiple_of(n) && self.h.len() == self.x.len());
         if !n.is_multiple_of(16) {
-            for (i, (h, (g, x))) in self.h.iter_mut().zip(self.g.iter().zip(self.x)).enumerate() {
+            for (i, (h, x)) in self.h.iter_mut().zip(self.x).enumerate() {
                 let u = self.alpha[i % n] * x + self.beta[i % n];
                 let s = sigmoid(u);
-                *h = g * s * (1.0 + u * (1.0 - s));
+                *h = *h * s * (1.0 + u * (1.0 - s));
             }
             return;
         }
         let (alpha, beta) = (self.alpha.as_ptr(), self.beta.as_ptr());
-        let (x, g, h) = (self.x.as_ptr(), self.g.as_ptr(), self.h.as_mut_ptr());
+        let (x, h) = (self.x.as_ptr(), self.h.as_mut_ptr());
         // SAFETY: `each_vector` stays inside the arrays, whose lengths are checked.
         each_vector(self.x.len(), n, |at, c| unsafe {
             let one = V::splat(1.0);
             let u = V::load(alpha.add(c)).fma(V::load(x.add(at)), V::load(beta.add(c)));
             let s = one.div(V::splat(0.0).sub(u).exp().add(one));
-            V::load(g.add(at)).mul(s).mul(u.fma(one.sub(s), one)).store(h.add(at));
+            V::load(h.add(at)).mul(s).mul(u.fma(one.sub(s), one)).store(h.add(at));
         });
     }
 }

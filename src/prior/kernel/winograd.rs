@@ -28,6 +28,22 @@ pub(super) struct Winograd {
     weights: Vec<Packed>,
 }
 
+/// What is done to the sums before they are stored: out ← scale (sum + bias + base).
+#[derive(Clone, Copy)]
+pub(super) struct Epilogue<'a> {
+    /// Of each channel.
+    pub(super) bias: &'a [f32],
+    /// An array like the result.
+    pub(super) base: Option<&'a [f32]>,
+    pub(super) scale: f32,
+}
+
+impl<'a> Epilogue<'a> {
+    pub(super) fn bias(bias: &'a [f32]) -> Self {
+        Self { bias, base: None, scale: 1.0 }
+    }
+}
+
 /// Size of the images.
 #[derive(Clone, Copy)]
 pub(super) struct Plane {
@@ -55,17 +71,19 @@ impl Winograd {
         Self { inputs, outputs: outputs.next_multiple_of(16), weights }
     }
 
-    /// out ← x * kernels + bias, for images [height, width, channels], zeros beyond the edges.
-    pub(super) fn apply(&self, x: &[f32], bias: &[f32], plane: Plane, out: &mut [f32]) {
+    /// out ← x * kernels with this epilogue, for images [height, width, channels], zeros beyond the edges.
+    pub(super) fn apply(&self, x: &[f32], end: Epilogue, plane: Plane, out: &mut [f32]) {
         let Plane { height, width } = plane;
         let (image_in, image_out) = (height * width * self.inputs, height * width * self.outputs);
         assert!(x.len().is_multiple_of(image_in) && out.len() == x.len() / image_in * image_out);
-        assert_eq!(bias.len(), self.outputs);
+        assert_eq!(end.bias.len(), self.outputs);
+        assert!(end.base.is_none_or(|base| base.len() == out.len()));
         let rows = height.div_ceil(OUT);
         let columns = width.div_ceil(OUT);
         let (patches, images) = (rows * columns, x.len() / image_in);
-        // Small images: smaller blocks, so that every thread gets some.
-        let block = BLOCK.min((patches * images).div_ceil(8).next_multiple_of(4));
+        // Equal blocks for every thread, large enough to read the weights seldom.
+        let share = (patches * images).div_ceil(rayon::current_num_threads());
+        let block = share.div_ceil(share.div_ceil(BLOCK)).next_multiple_of(4).min(BLOCK);
         let blocks = patches.div_ceil(block);
         let target = Target(out.as_mut_ptr());
         (0..images * blocks).into_par_iter().for_each(|task| {
@@ -89,7 +107,7 @@ impl Winograd {
                 dispatch(Block {
                     conv: self,
                     x: &x[image * image_in..][..image_in],
-                    bias,
+                    end: Epilogue { base: end.base.map(|b| &b[image * image_out..][..image_out]), ..end },
                     patches,
                     // SAFETY: inside `out`; tasks write disjoint patches.
                     out: unsafe { target.get().add(image * image_out) },
@@ -156,7 +174,7 @@ impl Patches {
 struct Block<'a> {
     conv: &'a Winograd,
     x: &'a [f32],
-    bias: &'a [f32],
+    end: Epilogue<'a>,
     patches: Patches,
     out: *mut f32,
 }
@@ -228,11 +246,16 @@ impl Block<'_> {
                 let at = |j: usize| V::load(from.add((i * IN + j) * self.patches.m_step));
                 *line = output_combination([at(0), at(1), at(2), at(3), at(4), at(5)]);
             }
-            let bias = V::load(self.bias.as_ptr().add(channel));
+            let Epilogue { bias, base, scale } = self.end;
+            let (bias, scale) = (V::load(bias.as_ptr().add(channel)), V::splat(scale));
             for (j, line) in transposed(lines).into_iter().enumerate().take(width - column) {
                 for (i, value) in output_combination(line).into_iter().enumerate().take(height - row) {
-                    let to = self.out.add(((row + i) * width + column + j) * c + channel);
-                    value.add(bias).store(to);
+                    let at = ((row + i) * width + column + j) * c + channel;
+                    let mut value = value.add(bias);
+                    if let Some(base) = base {
+                        value = value.add(V::load(base.as_ptr().add(at)));
+                    }
+                    value.mul(scale).store(self.out.add(at));
                 }
             }
         }

@@ -75,18 +75,25 @@ impl Conv {
         }
         let x = x.contiguous()?;
         // Weights may have been reshaped since they were fetched; biases are as they came.
-        if self.bias.is_variable() {
+        if self.learns() {
             let kernel = Arc::new(self.kernel()?);
             return Ok(x.apply_op3(&self.weight, &self.bias, Trained(kernel))?);
         }
-        let kernel = match self.ready.get() {
-            Some(kernel) => kernel,
-            None => {
-                let kernel = Arc::new(self.kernel()?);
-                self.ready.get_or_init(|| kernel)
-            }
-        };
-        Ok(x.apply_op1(Constant(kernel.clone()))?)
+        Ok(x.apply_op1(Constant(self.constant()?))?)
+    }
+
+    /// Whether the weights learn.
+    pub(super) fn learns(&self) -> bool {
+        self.bias.is_variable()
+    }
+
+    /// The kernel of constant weights.
+    pub(super) fn constant(&self) -> Result<Arc<conv::Conv>> {
+        if let Some(kernel) = self.ready.get() {
+            return Ok(kernel.clone());
+        }
+        let kernel = Arc::new(self.kernel()?);
+        Ok(self.ready.get_or_init(|| kernel).clone())
     }
 
     fn kernel(&self) -> Result<conv::Conv> {

@@ -46,20 +46,33 @@ impl Norm {
         self.run(x, Some((scale, shift)), true)
     }
 
-    fn run(&self, x: &Tensor, modulation: Option<(&Tensor, &Tensor)>, silu: bool) -> Result<Tensor> {
-        let (images, _, _, channels) = x.dims4()?;
-        let (gamma, beta) = match modulation {
+    /// γ and β [images, channels]: the weights, or weights · (1 + scale) and so on + shift.
+    pub(super) fn coefficients(
+        &self,
+        images: usize,
+        modulation: Option<(&Tensor, &Tensor)>,
+    ) -> Result<[Tensor; 2]> {
+        Ok(match modulation {
             None => {
-                let wide = |v: &Tensor| v.unsqueeze(0)?.broadcast_as((images, channels))?.contiguous();
-                (wide(&self.weight)?, wide(&self.bias)?)
+                let wide = |v: &Tensor| v.unsqueeze(0)?.broadcast_as((images, v.dim(0)?))?.contiguous();
+                [wide(&self.weight)?, wide(&self.bias)?]
             }
             Some((scale, shift)) => {
                 let gain = (scale + 1.0)?;
                 let bias = gain.broadcast_mul(&self.bias)?;
-                (gain.broadcast_mul(&self.weight)?, (bias + shift)?)
+                [gain.broadcast_mul(&self.weight)?, (bias + shift)?]
             }
-        };
-        let op = Normalise(kernel::Norm { groups: self.groups, epsilon: self.epsilon, silu });
+        })
+    }
+
+    /// The normalisation without its weights, followed by SiLU or not.
+    pub(super) fn kernel(&self, silu: bool) -> kernel::Norm {
+        kernel::Norm { groups: self.groups, epsilon: self.epsilon, silu }
+    }
+
+    fn run(&self, x: &Tensor, modulation: Option<(&Tensor, &Tensor)>, silu: bool) -> Result<Tensor> {
+        let [gamma, beta] = self.coefficients(x.dim(0)?, modulation)?;
+        let op = Normalise(self.kernel(silu));
         if !x.device().is_cpu() {
             // The fused layer knows no gradients.
             if [x, &gamma, &beta].iter().any(|t| t.track_op()) {

@@ -1,6 +1,8 @@
 //! Between candle's tensors and slices; sums and concatenation of maps.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result as CandleResult, Shape, Storage, Tensor};
+use std::ops::Range;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Storage, Tensor};
 use rayon::prelude::*;
 
 use crate::error::Result;
@@ -47,8 +49,9 @@ pub(super) fn read<const N: usize, R>(
     Ok(f(slices))
 }
 
-/// Elements a task of an elementwise operation.
+/// Elements, and pixels, a task of an elementwise operation.
 const TASK: usize = 1 << 14;
+const PIXELS: usize = 128;
 
 /// scale (a + b).
 struct Sum {
@@ -145,7 +148,72 @@ pub fn add_rows(x: &Tensor, rows: &Tensor) -> Result<Tensor> {
     Ok(x.contiguous()?.apply_op2(&rows.contiguous()?, AddRows)?)
 }
 
+/// The channels of two maps.
+struct Concatenation;
+
+impl CustomOp2 for Concatenation {
+    fn name(&self) -> &'static str {
+        "concatenation"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        la: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (a, b) = (map(a, la)?, map(b, lb)?);
+        let (first, second) = (a.shape.channels, b.shape.channels);
+        let shape = a.shape.with_channels(first + second);
+        let mut out = vec![0.0; shape.elements()];
+        let pixels = a.data.par_chunks_exact(first).zip(b.data.par_chunks_exact(second));
+        out.par_chunks_exact_mut(first + second).with_min_len(PIXELS).zip(pixels).for_each(
+            |(out, (a, b))| {
+                out[..first].copy_from_slice(a);
+                out[first..].copy_from_slice(b);
+            },
+        );
+        Ok(done(out, &shape.dims()))
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        g: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let (first, second) = (a.dim(3)?, b.dim(3)?);
+        let part = |channels| g.contiguous()?.apply_op1_no_bwd(&Part(channels));
+        Ok((Some(part(0..first)?), Some(part(first..first + second)?)))
+    }
+}
+
+/// Some channels of a map.
+struct Part(Range<usize>);
+
+impl CustomOp1 for Part {
+    fn name(&self) -> &'static str {
+        "part of the channels"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = map(x, layout)?;
+        let shape = x.shape.with_channels(self.0.len());
+        let mut out = vec![0.0; shape.elements()];
+        let pixels = x.data.par_chunks_exact(x.shape.channels);
+        out.par_chunks_exact_mut(shape.channels).with_min_len(PIXELS).zip(pixels).for_each(|(out, x)| {
+            out.copy_from_slice(&x[self.0.clone()]);
+        });
+        Ok(done(out, &shape.dims()))
+    }
+}
+
 /// The channels of a, then those of b.
 pub fn concatenate(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::cat(&[a, b], 3)?)
+    if !a.device().is_cpu() || a.dims()[..3] != b.dims()[..3] {
+        return Ok(Tensor::cat(&[a, b], 3)?);
+    }
+    Ok(a.contiguous()?.apply_op2(&b.contiguous()?, Concatenation)?)
 }

@@ -1,9 +1,15 @@
 //! The residual block of all diffusion U-nets.
 
-use candle_core::Tensor;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape as Dimensions, Tensor};
+
+use super::ops::{done, map, read};
 use super::{Conv, Dense, Fetch, Norm, Resampling, add, add_rows, resampled};
 use crate::error::Result;
+use crate::prior::kernel::map::{self as maps, Map};
+use crate::prior::kernel::residual as kernel;
+use crate::tensor::Real;
 
 /// How the noise level enters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +62,10 @@ pub struct Residual {
     modulation: Modulation,
     resampling: Option<Resampling>,
     scale: f64,
+    /// Channels that come in.
+    channels: usize,
+    /// The block of constant weights as one operation, where it is of such a kind.
+    fused: OnceLock<Option<Arc<kernel::Residual>>>,
 }
 
 impl Residual {
@@ -86,11 +96,59 @@ impl Residual {
             modulation: shape.modulation,
             resampling: shape.resampling,
             scale: shape.scale,
+            channels: x,
+            fused: OnceLock::new(),
         })
     }
 
     /// The block for x [images, height, width, channels] and SiLU of the embedding [images, features].
     pub fn apply(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
+        let fits = x.device().is_cpu() && !embedding.track_op() && x.dim(3)? == self.channels;
+        let Some(block) = fits.then(|| self.fused()).transpose()?.flatten() else {
+            return self.layers(x, embedding);
+        };
+        let modulation = self.kernel_modulation(embedding)?;
+        let op = Fused { block, modulation, h: x.track_op().then(Mutex::default) };
+        Ok(x.contiguous()?.apply_op1(op)?)
+    }
+
+    fn fused(&self) -> Result<Option<Arc<kernel::Residual>>> {
+        if let Some(fused) = self.fused.get() {
+            return Ok(fused.clone());
+        }
+        let fused = if self.conv1.learns() || self.resampling.is_some() {
+            None
+        } else {
+            let shortcut = self.shortcut.as_ref().map(Conv::constant).transpose()?;
+            let convs = [self.conv1.constant()?, self.conv2.constant()?];
+            let norms = [self.norm1.kernel(true), self.norm2.kernel(true)];
+            kernel::Residual::new(norms, convs, shortcut, self.scale as f32).map(Arc::new)
+        };
+        Ok(self.fused.get_or_init(|| fused).clone())
+    }
+
+    fn kernel_modulation(&self, embedding: &Tensor) -> Result<kernel::Modulation> {
+        let images = embedding.dim(0)?;
+        let values =
+            |[gamma, beta]: [Tensor; 2]| -> Result<_> { Ok([f32::to_vec(&gamma)?, f32::to_vec(&beta)?]) };
+        let e = self.embed.apply(embedding)?;
+        let norm1 = values(self.norm1.coefficients(images, None)?)?;
+        Ok(match self.modulation {
+            Modulation::Shift => {
+                let norm2 = values(self.norm2.coefficients(images, None)?)?;
+                kernel::Modulation { norm1, norm2, shift: Some(f32::to_vec(&e)?) }
+            }
+            Modulation::ScaleShift => {
+                let half = e.dim(1)? / 2;
+                let modulation = (&e.narrow(1, 0, half)?, &e.narrow(1, half, half)?);
+                let norm2 = values(self.norm2.coefficients(images, Some(modulation))?)?;
+                kernel::Modulation { norm1, norm2, shift: None }
+            }
+        })
+    }
+
+    /// The block layer by layer: with weights that learn, changes of resolution, or on another device.
+    pub(super) fn layers(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let mut h = self.norm1.silu(x)?;
         let mut x = x.clone();
         if let Some(resampling) = self.resampling {
@@ -110,5 +168,38 @@ impl Residual {
             x = shortcut.apply(&x)?;
         }
         add(&h, &x, self.scale)
+    }
+}
+
+/// The whole block; its gradient is with respect to x alone.
+struct Fused {
+    block: Arc<kernel::Residual>,
+    modulation: kernel::Modulation,
+    /// What the gradient needs, where one may be asked for.
+    h: Option<Mutex<Vec<f32>>>,
+}
+
+impl CustomOp1 for Fused {
+    fn name(&self) -> &'static str {
+        "residual block"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Dimensions)> {
+        let x = map(x, layout)?;
+        let mut h = self.h.as_ref().map(|h| h.lock().unwrap_or_else(PoisonError::into_inner));
+        let out = self.block.apply(x, &self.modulation, h.as_deref_mut());
+        Ok(done(out, &x.shape.with_channels(self.block.outputs()).dims()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> CandleResult<Option<Tensor>> {
+        let (images, height, width, channels) = x.dims4()?;
+        let shape = maps::Shape { images, height, width, channels };
+        let Some(h) = &self.h else { candle_core::bail!("the block was run without a gradient in view") };
+        let h = h.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = read([x, g], |[x, g]| {
+            let g = Map::new(shape.with_channels(self.block.outputs()), g);
+            self.block.input_gradient(Map::new(shape, x), &self.modulation, &h, g)
+        })?;
+        Ok(Some(Tensor::from_vec(found, x.shape(), x.device())?))
     }
 }

@@ -4,9 +4,9 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::attention::Attend;
 use super::norm::Normalise;
-use super::ops::{add, add_rows};
+use super::ops::{add, add_rows, concatenate};
 use super::resample::{Separable, fold, unfold};
-use super::{Conv, Norm, Resampling};
+use super::{Conv, Modulation, Names, Norm, Resampling, Residual, Shape};
 use crate::error::Result;
 use crate::prior::kernel::conv::Geometry;
 use crate::prior::kernel::norm::Norm as Settings;
@@ -94,6 +94,40 @@ fn normalisation_with_and_without_modulation() {
 }
 
 #[test]
+fn residual_blocks_as_one_operation() {
+    let names = || {
+        let [norm1, conv1, embed, norm2, conv2, shortcut] =
+            ["norm1", "conv1", "embed", "norm2", "conv2", "shortcut"].map(String::from);
+        Names { norm1, conv1, embed, norm2, conv2, shortcut }
+    };
+    for (channels, modulation, shortcut, scale) in [
+        ([16, 16], Modulation::ScaleShift, false, 1.0),
+        ([32, 16], Modulation::ScaleShift, false, 0.5f64.sqrt()),
+        ([16, 48], Modulation::Shift, false, 1.0),
+        ([16, 16], Modulation::Shift, true, 0.5),
+    ] {
+        let mut seed = 10;
+        let fetch = &mut |_: &str, shape: &[usize]| {
+            seed += 1;
+            Ok((draw(shape, seed).as_tensor().detach() * 0.2)?)
+        };
+        let (groups, epsilon) = ([4, 8], 1e-5);
+        let shape =
+            Shape { channels, embedding: 6, groups, epsilon, modulation, resampling: None, shortcut, scale };
+        let block = Residual::load(&names(), shape, fetch).unwrap();
+        let (x, e) = (draw(&[2, 9, 6, channels[0]], 1), draw(&[2, 6], 2).as_tensor().detach());
+        let name = format!("{shape:?}");
+        agree(&name, &[&x], |v| block.apply(v[0], &e), |v| block.layers(v[0], &e));
+        let alone = block.apply(&x.as_tensor().detach(), &e).unwrap();
+        assert_eq!(
+            elements(&alone),
+            elements(&block.apply(&x, &e).unwrap()),
+            "{name}: with a gradient in view"
+        );
+    }
+}
+
+#[test]
 fn attention_over_more_pixels_than_a_block() {
     for (heads, channels) in [(2, 32), (3, 15), (1, 8)] {
         let qkv = draw(&[2, 19, 16, 3 * channels], 1);
@@ -121,6 +155,8 @@ fn resampling_sums_and_folding() {
     agree("sum", &[&a, &b], |v| add(v[0], v[1], 0.7), |v| Ok(((v[0] + v[1])? * 0.7)?));
     let wide = |v: &Tensor| v.reshape((2, 1, 1, 5));
     agree("rows", &[&a, &rows], |v| add_rows(v[0], v[1]), |v| Ok(v[0].broadcast_add(&wide(v[1])?)?));
+    let c = draw(&[2, 3, 4, 7], 4);
+    agree("channels", &[&a, &c], |v| concatenate(v[0], v[1]), |v| Ok(Tensor::cat(v, 3)?));
     let image = Tensor::arange(0f32, 96.0, &Device::Cpu).unwrap().reshape((2, 2, 4, 6)).unwrap();
     let folded = fold(&image, 2).unwrap();
     assert_eq!(folded.dims(), [2, 2, 3, 8]);
