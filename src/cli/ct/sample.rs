@@ -100,8 +100,14 @@ pub fn run(
     let problem = problem.with_chunk(chosen.chunk(held, pixels, method.goes_backwards())?);
     let admm = AdmmTv::from_paper(10.0, 0.04, 1, views).rescaled(normalized.norm() / pixel);
     let across = settings.coupled().then(|| across(scan, units));
-    let setting =
-        Setting { strength: settings.strength(), admm, noise: normalized.noise(), linear: true, across };
+    let setting = Setting {
+        strength: settings.strength(),
+        error: 0.6,
+        admm,
+        noise: normalized.noise(),
+        linear: true,
+        across,
+    };
     let sampler = method.sampler(chosen, setting);
     let made_of = Ingredients { data: normalized.data(), start: start.as_ref(), prior: &prior };
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };

@@ -32,6 +32,8 @@ pub enum Method {
 pub struct Setting {
     /// Strength of the prior relative to the default.
     pub strength: f64,
+    /// The error that pnp and dds allow the denoised image at σ = 1, at the default strength.
+    pub error: f64,
     /// Total variation across slices for mbir, in the units of the normalised operator.
     pub admm: AdmmTv,
     /// Standard deviation of the noise of the normalised data.
@@ -112,16 +114,15 @@ impl Method {
     /// The sampler.
     pub fn sampler(self, chosen: &Chosen, setting: Setting) -> Box<dyn Sampler> {
         let (steps, strength) = (chosen.steps, setting.strength.max(1e-6));
+        let error = setting.error / strength;
         // The first noise level: enough to forget, or enough to repair.
         let level = |warm: f64| if chosen.start == Start::Noise { 20.0 } else { warm };
         match self {
             Self::Pnp => {
-                let pnp = Guided::plug_and_play(level(0.2).min(5.0), 0.6 / strength);
+                let pnp = Guided::plug_and_play(level(0.2).min(5.0), error);
                 Box::new(Guided { steps, ..setting.joined(pnp) })
             }
-            Self::Dds => {
-                Box::new(Guided { steps, ..setting.joined(Guided::noise_aware(level(0.5), 0.6 / strength)) })
-            }
+            Self::Dds => Box::new(Guided { steps, ..setting.joined(Guided::noise_aware(level(0.5), error)) }),
             Self::Diffpir => {
                 let grid = Grid::Karras { min: 0.02, max: level(0.5), rho: 7.0 };
                 Box::new(Guided { steps, grid, clip: true, ..Guided::diffpir(strength, 0.3) })

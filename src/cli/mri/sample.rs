@@ -58,6 +58,8 @@ pub fn run(
         chosen,
         Setting {
             strength: settings.strength(),
+            // Less than for CT: more of the noise of every datum comes through an encoding.
+            error: 0.2,
             admm,
             noise: normalized.noise(),
             linear: true,

@@ -215,8 +215,14 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let problem = measured.problem(&prior.denoiser)?.with_chunk(chunk);
     let admm = AdmmTv { rho: 0.1, lambda: 0.001, iterations: 5 };
     let linear = arguments.task != Task::Phase;
-    let setting =
-        Setting { strength: arguments.strength, admm, noise: measured.noise(), linear, across: None };
+    let setting = Setting {
+        strength: arguments.strength,
+        error: 0.6,
+        admm,
+        noise: measured.noise(),
+        linear,
+        across: None,
+    };
     let sampler = method.sampler(&chosen, setting);
     let made_of = Ingredients { data: measured.data(), start: None, prior: &prior };
     let output = &options.output;
