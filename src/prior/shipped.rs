@@ -8,7 +8,10 @@ use crate::error::{Error, Result};
 use crate::prior::checkpoint::Prior;
 
 /// Name and contents of the priors in the program itself; data/priors has their model cards.
-const SHIPPED: &[(&str, &[u8])] = &[("ct", include_bytes!("../../data/priors/ct.safetensors"))];
+const SHIPPED: &[(&str, &[u8])] = &[
+    ("brain", include_bytes!("../../data/priors/brain.safetensors")),
+    ("ct", include_bytes!("../../data/priors/ct.safetensors")),
+];
 
 impl Prior {
     /// A prior by name or by path: a file or folder where one is at `name`; else NAME.safetensors in a folder `priors`
@@ -108,10 +111,41 @@ mod tests {
         }
     }
 
+    /// A head of two tissues whose phase varies: with complex noise, most of it goes.
+    #[test]
+    fn the_brain_prior_removes_most_of_the_noise_of_complex_images() {
+        let prior = Prior::find("brain").unwrap().denoiser;
+        let size = 96;
+        let space = Space::complex(&[size, size], DType::F32, &Device::Cpu);
+        prior.check(&space).unwrap();
+        let pixel = |i: usize| {
+            let (x, y) = ((i % size) as f64 / size as f64 - 0.5, (i / size) as f64 / size as f64 - 0.5);
+            let r = (x / 0.36).hypot(y / 0.44);
+            let magnitude = if r > 1.0 {
+                0.0
+            } else if r > 0.6 {
+                0.4
+            } else {
+                0.7
+            };
+            let (sin, cos) = (1.5 * x - y).sin_cos();
+            [(magnitude * cos) as f32, (magnitude * sin) as f32]
+        };
+        let x = Tensor::from_iter((0..size * size).flat_map(pixel), &Device::Cpu).unwrap();
+        let x = x.reshape((size, size, 2)).unwrap();
+        for (sigma, allowed) in [(0.05, 0.6), (0.3, 0.35), (1.0, 0.25)] {
+            let noise = (standard_normal(Noise::new(3, 0), &space, &[]).unwrap() * sigma).unwrap();
+            let noisy = (&x + noise).unwrap();
+            let before = relative_difference(&noisy, &x).unwrap();
+            let after = relative_difference(&prior.denoise(&noisy, sigma).unwrap(), &x).unwrap();
+            assert!(after < allowed * before, "σ {sigma}: {before} → {after}");
+        }
+    }
+
     #[test]
     fn unknown_names_list_the_known_ones() {
         let message = Prior::find("nose").unwrap_err().to_string();
-        assert!(message.contains("nose") && message.contains("ct"), "{message}");
+        assert!(message.contains("nose") && message.contains("brain, ct"), "{message}");
         assert!(beside_the_program("../etc/x").is_empty());
     }
 }
