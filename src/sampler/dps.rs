@@ -53,12 +53,11 @@ impl Sampler for Dps {
         let sigmas = self.grid.sigmas(self.steps)?;
         let (sigma, next) = (sigmas[state.iteration], sigmas[state.iteration + 1]);
         let noise = Noise::new(state.seed, STEPS).at(state.iteration as u32);
-        let (low, high) = problem.prior().range();
         let [x, estimate, gradient] = state.many(["x", "estimate", "gradient"]);
         let mut toward_data = |first: usize, denoised: &Tensor| unit_residual(problem, first, denoised);
         problem.denoise_and_pull(x.tensor(), sigma, &mut toward_data, estimate, gradient)?;
         if self.clip {
-            vector::clamp(low, high, estimate)?;
+            problem.clamp(estimate)?;
         }
         ancestral(sigma, next, noise, x, estimate, ws)?;
         // The paper's step acts on x_vp = x/√(1+σ²); the gradient with respect to x_vp is √(1+σ²) times ours.

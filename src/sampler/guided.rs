@@ -20,7 +20,7 @@ pub struct Guided {
     pub stepper: Stepper,
     /// How the denoised images are brought into agreement with the data.
     pub consistency: Consistency,
-    /// Clamp the denoised images to the prior's data range.
+    /// Clamp the denoised images to the prior's data range, where they are real.
     pub clip: bool,
 }
 
@@ -125,11 +125,10 @@ impl Sampler for Guided {
             before: [before(1), before(2), before(3)],
             steps_left: self.steps - 1 - i,
         };
-        let (low, high) = problem.prior().range();
         let [x, estimate, network] = state.many(["x", "estimate", "network"]);
         problem.denoise_into(x.tensor(), levels.sigma, network)?;
         if self.clip {
-            vector::clamp(low, high, network)?;
+            problem.clamp(network)?;
         }
         vector::copy(network.tensor(), estimate)?;
         self.consistency.apply(problem, levels.sigma, state, ws)?;

@@ -7,7 +7,7 @@ use crate::linalg::{LinearOperator, NonlinearOperator};
 use crate::prior::{Denoiser, Pullback};
 use crate::sampler::Measured;
 use crate::sampler::misfit::{Forward, Misfit};
-use crate::tensor::{Buffer, Space, vector};
+use crate::tensor::{Buffer, Field, Space, vector};
 
 /// The measurement y = A x + n, n ~ N(0, noise²), of images x in the data range of the prior.
 ///
@@ -126,7 +126,7 @@ impl<'a> Problem<'a> {
     /// [`Error::Shape`]; [`Error::Unsupported`] without data; [`Error::NotFinite`].
     pub fn weighted(self, roots: &'a Tensor) -> Result<Self> {
         let operator = self.given()?.0.linear()?;
-        operator.range().with_field(crate::tensor::Field::Real).check("weights of the data", roots)?;
+        operator.range().with_field(Field::Real).check("weights of the data", roots)?;
         vector::require_finite("weights of the data", roots)?;
         Ok(Self { roots: Some(roots), ..self })
     }
@@ -227,7 +227,7 @@ impl<'a> Problem<'a> {
     }
 
     fn image_rank(&self) -> usize {
-        2 + usize::from(self.prior.field() == crate::tensor::Field::Complex)
+        2 + usize::from(self.prior.field() == Field::Complex)
     }
 
     /// The space of one image.
@@ -258,6 +258,12 @@ impl<'a> Problem<'a> {
     /// A buffer for all images.
     pub fn buffer(&self) -> Result<Buffer> {
         self.image_space().buffer(self.batch())
+    }
+
+    /// Clamps denoised images to the prior's range. That of complex images is the size of most magnitudes, no bound.
+    pub(super) fn clamp(&self, x: &mut Buffer) -> Result<()> {
+        let (low, high) = self.prior.range();
+        if self.prior.field() == Field::Real { vector::clamp(low, high, x) } else { Ok(()) }
     }
 
     /// out ← D(x, σ), a few images at a time.
