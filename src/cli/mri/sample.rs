@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use wellposed::error::{Error, Result};
 use wellposed::io::{MriScan, Volume};
 use wellposed::linalg::LinearOperator;
@@ -70,11 +70,12 @@ pub fn run(
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };
     let drawn = job.run()?;
     let seconds = clock.elapsed().as_secs_f64();
+    let seen = seen(&encoding.adjoint(&data)?)?;
     // Magnitudes first: mean and spread are those of what is looked at.
     let volumes = drawn
         .samples
         .iter()
-        .map(|x| scan::volume(scan, &normalized.to_physical(x)?))
+        .map(|x| scan::volume(scan, &normalized.to_physical(&x.broadcast_mul(&seen)?)?))
         .collect::<Result<Vec<Volume>>>()?;
     let like = volumes[0].clone();
     let samples = volumes.iter().map(|v| v.data().clone()).collect();
@@ -91,6 +92,13 @@ pub fn run(
         seed: Some(chosen.seed),
         progress: drawn.progress,
     })
+}
+
+/// 1 where a coil sees something, 0 where all maps are 0: data and classical methods know nothing there, and a prior's
+/// faint idea of empty space is no measurement.
+fn seen(adjoint: &Tensor) -> Result<Tensor> {
+    let size = adjoint.abs()?.sum_keepdim(D::Minus1)?;
+    Ok(size.gt(0.0)?.to_dtype(adjoint.dtype())?)
 }
 
 /// The 99.9th percentile of the magnitude, 1 in the units of MRI priors.
