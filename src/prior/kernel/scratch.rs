@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Arrays of most layers at once, of the largest size that was asked for.
+/// As many arrays as were ever lent at once, each as large as it has ever had to be.
 static IDLE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
 /// Calls `f` with an array of this length, of any contents.
