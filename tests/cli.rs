@@ -11,12 +11,12 @@ mod mri;
 mod slabs;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 use tempfile::TempDir;
-use wellposed::io::{Unit, Volume};
+use wellposed::io::{Unit, Volume, read_volume};
 use wellposed::phantom::Thorax;
 
 /// A folder with the files of one test.
@@ -45,12 +45,34 @@ impl Folder {
     }
 
     fn run_with(&self, arguments: &str, environment: &[(&str, &str)]) -> Run {
+        let output = self.command(arguments).envs(environment.iter().copied()).output().unwrap();
+        Run::of(output, arguments)
+    }
+
+    fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wellposed"));
         command.args(arguments.split_whitespace()).current_dir(self.0.path()).env("RAYON_NUM_THREADS", "2");
-        environment.iter().for_each(|(name, value)| {
-            command.env(name, value);
-        });
-        Run::of(command.output().unwrap(), arguments)
+        command
+    }
+
+    /// Begins a run of the tool in this folder.
+    fn spawn(&self, arguments: &str) -> Child {
+        self.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    /// Runs the tool, and sends it a Ctrl-C when `wait` returns.
+    #[cfg(unix)]
+    fn interrupted(&self, arguments: &str, wait: impl FnOnce()) -> Run {
+        let child = self.spawn(arguments);
+        wait();
+        let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(interrupt.success());
+        Run::of(child.wait_with_output().unwrap(), arguments)
+    }
+
+    /// The voxels of a volume.
+    fn values(&self, name: &str) -> Vec<f32> {
+        read_volume(self.path(name)).unwrap().data().flatten_all().unwrap().to_vec1().unwrap()
     }
 
     /// Writes a small chest.
@@ -251,7 +273,7 @@ fn ct_from_volume_to_metrics() {
     folder.run("ct simulate a.nii.gz -o s.h5 --views 16 --seed 3 --plot s.png").good();
     let psnr = qualities(&folder, "ct", &["fbp", "sirt", "cgls", "tv"], "a.nii.gz");
     assert!(psnr[1..].iter().all(|p| *p > psnr[0] + 1.0), "{psnr:?}");
-    let grid = |name: &str| wellposed::io::read_volume(folder.path(name)).unwrap().grid().affine().to_owned();
+    let grid = |name: &str| read_volume(folder.path(name)).unwrap().grid().affine().to_owned();
     assert!((grid("tv.nii.gz") - grid("a.nii.gz")).norm() < 1e-4, "the place in the patient is kept");
     let saved: Value =
         serde_json::from_slice(&std::fs::read(folder.path("tv.config.json")).unwrap()).unwrap();
@@ -305,7 +327,7 @@ fn raw_projections_need_no_scan_file() {
         found.split("column ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
     assert!((column - center).abs() < 0.3, "{found}");
     let pixel = |column: usize| -> f32 {
-        let volume = wellposed::io::read_volume(folder.path("r.nii.gz")).unwrap();
+        let volume = read_volume(folder.path("r.nii.gz")).unwrap();
         volume.data().get(0).unwrap().get(40).unwrap().get(column).unwrap().to_scalar().unwrap()
     };
     // Brain, in 1/mm; the first one is at the axis, where rings are hard to tell from the object.
@@ -433,23 +455,11 @@ fn a_closed_pipe_is_no_failure() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_method_keeps_its_estimate() {
-    use std::process::Stdio;
-    use std::time::Duration;
     let folder = Folder::new();
     folder.chest("a.nii.gz", 2, 64);
     folder.run("ct simulate a.nii.gz -o s.h5 --views 60").good();
     let arguments = "ct reconstruct s.h5 -o r.nii.gz -m sirt -i 1000000 --json";
-    let child = Command::new(env!("CARGO_BIN_EXE_wellposed"))
-        .args(arguments.split_whitespace())
-        .current_dir(folder.0.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert!(interrupt.success());
-    let run = Run::of(child.wait_with_output().unwrap(), arguments);
+    let run = folder.interrupted(arguments, || std::thread::sleep(std::time::Duration::from_secs(3)));
     assert!(run.stderr.contains("estimate so far is written"), "{}", run.stderr);
     assert_eq!(run.json()["termination"], "cancelled");
     assert!(folder.path("r.nii.gz").exists());

@@ -96,28 +96,29 @@ mod tests {
         Tensor::from_iter((0..size * size).map(pixel), &Device::Cpu).unwrap().reshape((size, size)).unwrap()
     }
 
-    #[test]
-    fn the_ct_prior_removes_most_of_the_noise() {
-        let prior = Prior::find("ct").unwrap().denoiser;
-        let x = chest(96);
-        let space = Space::real(&[96, 96], DType::F32, &Device::Cpu);
-        prior.check(&space).unwrap();
-        for (sigma, allowed) in [(0.05, 0.8), (0.3, 0.45), (1.0, 0.25)] {
-            let noise = (standard_normal(Noise::new(3, 0), &space, &[]).unwrap() * sigma).unwrap();
-            let noisy = (&x + noise).unwrap();
-            let before = relative_difference(&noisy, &x).unwrap();
-            let after = relative_difference(&prior.denoise(&noisy, sigma).unwrap(), &x).unwrap();
+    /// At each σ the prior leaves at most this fraction of the noise.
+    fn assert_denoises(name: &str, x: &Tensor, space: &Space, levels: [(f64, f64); 3]) {
+        let prior = Prior::find(name).unwrap().denoiser;
+        prior.check(space).unwrap();
+        for (sigma, allowed) in levels {
+            let noise = (standard_normal(Noise::new(3, 0), space, &[]).unwrap() * sigma).unwrap();
+            let noisy = (x + noise).unwrap();
+            let before = relative_difference(&noisy, x).unwrap();
+            let after = relative_difference(&prior.denoise(&noisy, sigma).unwrap(), x).unwrap();
             assert!(after < allowed * before, "σ {sigma}: {before} → {after}");
         }
+    }
+
+    #[test]
+    fn the_ct_prior_removes_most_of_the_noise() {
+        let space = Space::real(&[96, 96], DType::F32, &Device::Cpu);
+        assert_denoises("ct", &chest(96), &space, [(0.05, 0.8), (0.3, 0.45), (1.0, 0.25)]);
     }
 
     /// A head of two tissues whose phase varies: with complex noise, most of it goes.
     #[test]
     fn the_brain_prior_removes_most_of_the_noise_of_complex_images() {
-        let prior = Prior::find("brain").unwrap().denoiser;
         let size = 96;
-        let space = Space::complex(&[size, size], DType::F32, &Device::Cpu);
-        prior.check(&space).unwrap();
         let pixel = |i: usize| {
             let (x, y) = ((i % size) as f64 / size as f64 - 0.5, (i / size) as f64 / size as f64 - 0.5);
             let r = (x / 0.36).hypot(y / 0.44);
@@ -133,13 +134,8 @@ mod tests {
         };
         let x = Tensor::from_iter((0..size * size).flat_map(pixel), &Device::Cpu).unwrap();
         let x = x.reshape((size, size, 2)).unwrap();
-        for (sigma, allowed) in [(0.05, 0.6), (0.3, 0.35), (1.0, 0.25)] {
-            let noise = (standard_normal(Noise::new(3, 0), &space, &[]).unwrap() * sigma).unwrap();
-            let noisy = (&x + noise).unwrap();
-            let before = relative_difference(&noisy, &x).unwrap();
-            let after = relative_difference(&prior.denoise(&noisy, sigma).unwrap(), &x).unwrap();
-            assert!(after < allowed * before, "σ {sigma}: {before} → {after}");
-        }
+        let space = Space::complex(&[size, size], DType::F32, &Device::Cpu);
+        assert_denoises("brain", &x, &space, [(0.05, 0.6), (0.3, 0.35), (1.0, 0.25)]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use candle_core::{Device, Tensor};
@@ -11,7 +10,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 use wellposed::prior::network::unet::UNet;
 
-use super::{Folder, Run};
+use super::Folder;
 
 /// Writes a prior that hardly alters its images beyond EDM's linear denoiser.
 fn tiny_prior(folder: &Folder, name: &str, change: Value) {
@@ -101,26 +100,11 @@ fn several_samples_have_a_spread() {
     for name in ["r.nii.gz", "r.std.nii.gz", "r.q05.nii.gz", "r.q95.nii.gz", "r.png", "r-std.png"] {
         assert!(folder.path(name).exists(), "{name}");
     }
-    let values = |name: &str| -> Vec<f32> {
-        let volume = wellposed::io::read_volume(folder.path(name)).unwrap();
-        volume.data().flatten_all().unwrap().to_vec1().unwrap()
-    };
-    let (mean, std) = (values("r.nii.gz"), values("r.std.nii.gz"));
-    let (low, high) = (values("r.q05.nii.gz"), values("r.q95.nii.gz"));
+    let (mean, std) = (folder.values("r.nii.gz"), folder.values("r.std.nii.gz"));
+    let (low, high) = (folder.values("r.q05.nii.gz"), folder.values("r.q95.nii.gz"));
     assert!(std.iter().all(|s| *s >= 0.0) && std.iter().sum::<f32>() > 0.0);
     let inside = |i: usize| low[i] <= mean[i] + 1e-2 && mean[i] <= high[i] + 1e-2;
     assert!((0..mean.len()).all(|i| low[i] <= high[i] && (inside(i) || std[i] < 1e-3)));
-}
-
-fn spawn(folder: &Folder, arguments: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_wellposed"))
-        .args(arguments.split_whitespace())
-        .current_dir(folder.0.path())
-        .env("RAYON_NUM_THREADS", "2")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
 }
 
 /// Waits for a checkpoint, so that the run is in its middle.
@@ -140,7 +124,7 @@ fn a_killed_run_resumes_to_the_same_bits() {
         |output: &str| format!("{RECONSTRUCT} -o {output} -m dds --start noise --steps 200 --seed 5");
     folder.run(&reconstruct("whole.nii")).good();
     let checkpoint = folder.path("killed.checkpoint-1.safetensors");
-    let mut child = spawn(&folder, &reconstruct("killed.nii"));
+    let mut child = folder.spawn(&reconstruct("killed.nii"));
     wait_for(&checkpoint);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -160,10 +144,7 @@ fn a_killed_run_resumes_to_the_same_bits() {
 fn an_interrupted_run_keeps_its_estimate_and_its_checkpoint() {
     let folder = scanned();
     let arguments = format!("{RECONSTRUCT} -o r.nii -m dds --steps 100000");
-    let child = spawn(&folder, &arguments);
-    wait_for(&folder.path("r.checkpoint-1.safetensors"));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let run = Run::of(child.wait_with_output().unwrap(), &arguments);
+    let run = folder.interrupted(&arguments, || wait_for(&folder.path("r.checkpoint-1.safetensors")));
     assert!(run.stderr.contains("estimate so far is written"), "{}", run.stderr);
     assert!(run.stderr.contains("--resume"), "{}", run.stderr);
     assert_eq!(run.json()["termination"], "cancelled");

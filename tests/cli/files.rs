@@ -1,13 +1,9 @@
 //! Files of other programs, in and out.
 
 use candle_core::{Device, Tensor};
-use wellposed::io::{Unit, Volume, read_volume};
+use wellposed::io::{Unit, Volume};
 
 use super::Folder;
-
-fn values(folder: &Folder, name: &str) -> Vec<f32> {
-    read_volume(folder.path(name)).unwrap().data().flatten_all().unwrap().to_vec1().unwrap()
-}
 
 fn psnr(folder: &Folder, arguments: &str) -> f64 {
     folder.run(&format!("{arguments} --json")).json()["metrics"]["volume"]["psnr"].as_f64().unwrap()
@@ -22,7 +18,7 @@ fn a_reconstruction_becomes_a_dicom_series() {
     folder.run("ct reconstruct scan.h5 -m fbp -o series/").good();
     assert!(folder.path("series.config.json").exists());
     assert_eq!(std::fs::read_dir(folder.path("series")).unwrap().count(), 2);
-    let (own, series) = (values(&folder, "own.nii.gz"), values(&folder, "series"));
+    let (own, series) = (folder.values("own.nii.gz"), folder.values("series"));
     assert!(own.iter().zip(&series).all(|(a, b)| (a - b).abs() <= 0.5));
     folder.run("ct reconstruct scan.h5 -m fbp -o series/").fails(2, &["series/", "exists already"]);
 }
@@ -76,7 +72,7 @@ fn sinograms_of_any_order_are_padded_and_straightened() {
         |rest: &str| folder.run(&format!("ct reconstruct {rest} --sinograms --arc 180 -m fbp -o r.nii"));
     let image = |rest: &str| {
         run(rest).good();
-        values(&folder, "r.nii")
+        folder.values("r.nii")
     };
     let plain = image("plain.npy");
     let same = |other: Vec<f32>, limit: f32| plain.iter().zip(&other).all(|(a, b)| (a - b).abs() < limit);

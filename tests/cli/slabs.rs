@@ -5,10 +5,6 @@ use wellposed::io::{Unit, Volume, read_volume};
 
 use super::Folder;
 
-fn values(folder: &Folder, name: &str) -> Vec<f32> {
-    read_volume(folder.path(name)).unwrap().data().flatten_all().unwrap().to_vec1().unwrap()
-}
-
 fn difference(a: &[f32], b: &[f32]) -> f32 {
     let largest = a.iter().fold(0f32, |m, v| m.max(v.abs()));
     a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest
@@ -31,17 +27,17 @@ fn slabs_are_the_volume() {
         let run = format!("ct reconstruct s.h5 -m {method} --memory {memory}");
         let report = folder.run(&format!("{run} -o slabs.nii --plot slabs.png --json")).json();
         assert!(report["slabs"].as_u64().unwrap() >= 3, "{method}: {report}");
-        let found = difference(&values(&folder, "whole.nii"), &values(&folder, "slabs.nii"));
+        let found = difference(&folder.values("whole.nii"), &folder.values("slabs.nii"));
         assert!(found <= limit, "{method}: {found}");
         let grid = |name: &str| read_volume(folder.path(name)).unwrap().grid().clone();
         assert_eq!(grid("whole.nii"), grid("slabs.nii"));
     }
     assert!(folder.path("slabs.png").exists() && folder.path("slabs.config.json").exists());
     // In every format that grows.
-    let whole = values(&folder, "whole.nii");
+    let whole = folder.values("whole.nii");
     for name in ["a.nii.gz", "a.npy", "a.tif", "a/"] {
         folder.run(&format!("ct reconstruct s.h5 -m tv --memory 0.0008 -o {name}")).good();
-        assert!(difference(&whole, &values(&folder, name)) < 0.02, "{name}");
+        assert!(difference(&whole, &folder.values(name)) < 0.02, "{name}");
     }
     let before = folder.names();
     let refused =
@@ -62,7 +58,7 @@ fn slabs_of_cones_read_the_rows_of_their_shadow() {
     folder.run("ct reconstruct s.h5 -o whole.nii -m fdk").good();
     let report = folder.run("ct reconstruct s.h5 -o slabs.nii -m fdk --memory 0.001 --json").json();
     assert!(report["slabs"].as_u64().unwrap() >= 2, "{report}");
-    assert!(difference(&values(&folder, "whole.nii"), &values(&folder, "slabs.nii")) < 1e-5);
+    assert!(difference(&folder.values("whole.nii"), &folder.values("slabs.nii")) < 1e-5);
     folder.run("ct reconstruct s.h5 -o x.nii -m sirt --memory 0.001").fails(2, &["--memory", "sirt", "GiB"]);
 }
 
@@ -104,7 +100,7 @@ fn raw_projections_are_prepared_row_by_row() {
         let slabs = folder.run(&format!("{run} -o slabs.nii --memory 0.0007 --json")).good();
         assert_eq!(whole, slabs.stderr, "the same centre, and the same number of bad pixels");
         assert!(slabs.json()["slabs"].as_u64().unwrap() >= 2);
-        let found = difference(&values(&folder, "whole.nii"), &values(&folder, "slabs.nii"));
+        let found = difference(&folder.values("whole.nii"), &folder.values("slabs.nii"));
         assert!(found <= if method == "fbp" { 0.0 } else { 1e-5 }, "{method}: {found}");
     }
 }
@@ -112,23 +108,12 @@ fn raw_projections_are_prepared_row_by_row() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_slab_leaves_nothing() {
-    use std::process::{Command, Stdio};
-    use std::time::Duration;
     let folder = Folder::new();
     folder.chest("chest.nii.gz", 6, 64);
     folder.run("ct simulate chest.nii.gz -o s.h5 --views 60").good();
     let before = folder.names();
     let arguments = "ct reconstruct s.h5 -o r.nii.gz -m sirt -i 1000000 --memory 0.0007";
-    let child = Command::new(env!("CARGO_BIN_EXE_wellposed"))
-        .args(arguments.split_whitespace())
-        .current_dir(folder.path("."))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let run = super::Run::of(child.wait_with_output().unwrap(), arguments);
-    run.fails(1, &["stopped in slab 1", "nothing is written"]);
+    let soon = || std::thread::sleep(std::time::Duration::from_secs(3));
+    folder.interrupted(arguments, soon).fails(1, &["stopped in slab 1", "nothing is written"]);
     assert_eq!(folder.names(), before);
 }
