@@ -52,9 +52,8 @@ impl Pending {
         &self.path
     }
 
-    pub(crate) fn writer(&self) -> Result<BufWriter<File>> {
-        let file = self.temporary.as_file().try_clone().map_err(|e| Error::io(&self.path, e))?;
-        Ok(BufWriter::with_capacity(1 << 20, file))
+    pub(crate) fn file(&self) -> Result<File> {
+        self.temporary.as_file().try_clone().map_err(|e| Error::io(&self.path, e))
     }
 
     /// Makes it the target; whoever wrote has flushed.

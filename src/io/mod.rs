@@ -10,6 +10,7 @@ mod cfl;
 mod dicom;
 mod fastmri;
 mod grid;
+mod growing;
 mod hdf5;
 mod hyperslab;
 mod ismrmrd;

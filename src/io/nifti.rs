@@ -2,16 +2,15 @@
 //!
 //! The fields, their places and the three ways to give coordinates are those of the standard's `nifti1.h`.
 
-use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
+use flate2::read::MultiGzDecoder;
 use nalgebra::{Matrix3, Matrix4, Quaternion, Rotation3, UnitQuaternion, Vector3};
 
 use crate::error::{Error, Result};
 use crate::io::array::count;
-use crate::io::atomic::Pending;
+use crate::io::growing::Growing;
 use crate::io::scalar::{Endian, Scalar};
 use crate::io::{Grid, Unit, Volume};
 use crate::tensor::{Field, Real};
@@ -300,55 +299,14 @@ fn qform(fields: &Fields<'_>, qfac: f64) -> std::result::Result<Matrix3<f64>, St
 
 /// Writes a volume as f32 (complex64), with sform, qform and units; gzipped where the name ends in `.gz`.
 pub(crate) fn write(volume: &Volume, path: &Path) -> Result<()> {
-    let mut writer = Writer::create(path, volume.grid(), volume.unit(), volume.field())?;
-    writer.append(&f32::to_vec(volume.data())?)?;
-    writer.finish()
+    let mut file = begin(path, volume.grid(), volume.unit(), volume.field())?;
+    file.append(&f32::to_vec(volume.data())?)?;
+    file.finish()
 }
 
-/// A file that grows by voxels in their order.
-pub(crate) struct Writer {
-    out: Packing,
-    pending: Pending,
-}
-
-enum Packing {
-    Plain(BufWriter<File>),
-    Gzip(Box<GzEncoder<BufWriter<File>>>),
-}
-
-impl Writer {
-    pub(crate) fn create(path: &Path, grid: &Grid, unit: Unit, field: Field) -> Result<Self> {
-        let header = encode_header(grid, unit, field)?;
-        let pending = Pending::new(path)?;
-        let out = match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz")) {
-            true => Packing::Gzip(Box::new(GzEncoder::new(pending.writer()?, Compression::new(3)))),
-            false => Packing::Plain(pending.writer()?),
-        };
-        let mut writer = Self { out, pending };
-        writer.put(&header)?;
-        Ok(writer)
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = match &mut self.out {
-            Packing::Plain(out) => out.write_all(bytes),
-            Packing::Gzip(out) => out.write_all(bytes),
-        };
-        written.map_err(|e| Error::io(self.pending.path(), e))
-    }
-
-    pub(crate) fn append(&mut self, values: &[f32]) -> Result<()> {
-        values.chunks(1 << 16).try_for_each(|part| self.put(&crate::io::scalar::f32_bytes(part)))
-    }
-
-    pub(crate) fn finish(self) -> Result<()> {
-        let out = match self.out {
-            Packing::Plain(out) => Ok(out),
-            Packing::Gzip(out) => out.finish(),
-        };
-        out.and_then(|mut out| out.flush()).map_err(|e| Error::io(self.pending.path(), e))?;
-        self.pending.publish()
-    }
+/// Begins a file whose voxels follow in their order.
+pub(crate) fn begin(path: &Path, grid: &Grid, unit: Unit, field: Field) -> Result<Growing> {
+    Growing::create(path, &encode_header(grid, unit, field)?)
 }
 
 /// Header and empty extension flag: 352 bytes.

@@ -1,15 +1,14 @@
 //! NumPy arrays: `.npy`, and `.npz` archives of them. The format is that of NumPy's `numpy.lib.format`.
 
-use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::io::array::{Array, count};
-use crate::io::atomic::Pending;
-use crate::io::scalar::{Endian, Scalar, f32_bytes};
+use crate::io::growing::Growing;
+use crate::io::scalar::{Endian, Scalar};
 use crate::tensor::{Field, Real};
 
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
@@ -111,44 +110,21 @@ fn shape(header: &str) -> std::result::Result<Vec<usize>, String> {
 /// Writes f32 (or complex64) numbers in C order.
 pub(crate) fn write(data: &Tensor, field: Field, path: &Path) -> Result<()> {
     let rank = data.rank() - usize::from(field == Field::Complex);
-    let mut writer = Writer::create(path, &data.dims()[..rank], field)?;
-    writer.append(&f32::to_vec(data)?)?;
-    writer.finish()
+    let mut file = begin(path, &data.dims()[..rank], field)?;
+    file.append(&f32::to_vec(data)?)?;
+    file.finish()
 }
 
-/// A file that grows by numbers in C order.
-pub(crate) struct Writer {
-    out: BufWriter<File>,
-    pending: Pending,
-}
-
-impl Writer {
-    pub(crate) fn create(path: &Path, shape: &[usize], field: Field) -> Result<Self> {
-        let descr = if field == Field::Complex { "<c8" } else { "<f4" };
-        let lengths: String = shape.iter().map(|n| format!("{n},")).collect();
-        let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({lengths}), }}");
-        // NumPy aligns the data to 64 bytes and ends the header with a newline.
-        while (header.len() + 11) % 64 != 0 {
-            header.push(' ');
-        }
-        header.push('\n');
-        let pending = Pending::new(path)?;
-        let mut writer = Self { out: pending.writer()?, pending };
-        let parts = [MAGIC, &[1, 0], &(header.len() as u16).to_le_bytes(), header.as_bytes()];
-        parts.iter().try_for_each(|part| writer.put(part))?;
-        Ok(writer)
+/// Begins a file whose numbers follow in C order.
+pub(crate) fn begin(path: &Path, shape: &[usize], field: Field) -> Result<Growing> {
+    let descr = if field == Field::Complex { "<c8" } else { "<f4" };
+    let lengths: String = shape.iter().map(|n| format!("{n},")).collect();
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({lengths}), }}");
+    // NumPy aligns the data to 64 bytes and ends the header with a newline.
+    while (header.len() + 11) % 64 != 0 {
+        header.push(' ');
     }
-
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|e| Error::io(self.pending.path(), e))
-    }
-
-    pub(crate) fn append(&mut self, values: &[f32]) -> Result<()> {
-        values.chunks(1 << 16).try_for_each(|part| self.put(&f32_bytes(part)))
-    }
-
-    pub(crate) fn finish(mut self) -> Result<()> {
-        self.out.flush().map_err(|e| Error::io(self.pending.path(), e))?;
-        self.pending.publish()
-    }
+    header.push('\n');
+    let length = (header.len() as u16).to_le_bytes();
+    Growing::create(path, &[MAGIC, &[1, 0], &length, header.as_bytes()].concat())
 }

@@ -1,6 +1,6 @@
 //! Pictures: PNG and TIFF, a stack of TIFF pages as the slices of a volume.
 
-use std::io::{BufReader, BufWriter, Cursor};
+use std::io::{BufReader, Cursor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -230,9 +230,9 @@ pub(crate) fn write_tiff(data: &Tensor, path: &Path) -> Result<()> {
     writer.finish()
 }
 
-/// A TIFF file that grows page by page.
+/// A TIFF file that grows page by page, written without a buffer: the encoder would drop it with its errors.
 pub(crate) struct TiffWriter {
-    encoder: TiffEncoder<BufWriter<std::fs::File>>,
+    encoder: TiffEncoder<std::fs::File>,
     pending: Pending,
     width: u32,
     height: u32,
@@ -243,7 +243,7 @@ impl TiffWriter {
         let (width, height) = (side(width)?, side(height)?);
         let pending = Pending::new(path)?;
         let encoder =
-            TiffEncoder::new(pending.writer()?).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
+            TiffEncoder::new(pending.file()?).map_err(|e| Error::io(path, std::io::Error::other(e)))?;
         Ok(Self { encoder, pending, width, height })
     }
 
@@ -254,8 +254,6 @@ impl TiffWriter {
     }
 
     pub(crate) fn finish(self) -> Result<()> {
-        // The encoder flushes what it buffers when it goes.
-        drop(self.encoder);
         self.pending.publish()
     }
 }

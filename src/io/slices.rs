@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
+use crate::io::growing::Growing;
 use crate::io::open::{FOLDER, ending};
 use crate::io::{DicomOptions, Grid, Unit, dicom, nifti, npy, picture};
 use crate::tensor::{Field, Real, vector};
@@ -35,8 +36,7 @@ pub struct SliceWriter {
 }
 
 enum Sink {
-    Nifti(nifti::Writer),
-    Npy(npy::Writer),
+    Numbers(Growing),
     Tiff(picture::TiffWriter),
     Dicom(Box<dicom::SeriesWriter>),
 }
@@ -50,8 +50,8 @@ impl SliceWriter {
     pub fn create(path: impl AsRef<Path>, grid: &Grid, unit: Unit) -> Result<Self> {
         let (path, shape) = (path.as_ref(), grid.shape());
         let sink = match ending(path)? {
-            ".nii" | ".nii.gz" => Sink::Nifti(nifti::Writer::create(path, grid, unit, Field::Real)?),
-            ".npy" => Sink::Npy(npy::Writer::create(path, &shape, Field::Real)?),
+            ".nii" | ".nii.gz" => Sink::Numbers(nifti::begin(path, grid, unit, Field::Real)?),
+            ".npy" => Sink::Numbers(npy::begin(path, &shape, Field::Real)?),
             ".tif" | ".tiff" => Sink::Tiff(picture::TiffWriter::create(path, [shape[1], shape[2]])?),
             FOLDER => {
                 let series = dicom::SeriesWriter::create(path, grid, unit, &DicomOptions::default())?;
@@ -83,8 +83,7 @@ impl SliceWriter {
         for slice in 0..slices.dims()[0] {
             let values = f32::to_vec(&slices.get(slice)?)?;
             match &mut self.sink {
-                Sink::Nifti(out) => out.append(&values)?,
-                Sink::Npy(out) => out.append(&values)?,
+                Sink::Numbers(out) => out.append(&values)?,
                 Sink::Tiff(out) => out.append(&values)?,
                 Sink::Dicom(_) => {}
             }
@@ -106,8 +105,7 @@ impl SliceWriter {
             return Err(Error::shape(name, format!("[{}]", self.shape[0]), &[self.written]));
         }
         match self.sink {
-            Sink::Nifti(out) => out.finish(),
-            Sink::Npy(out) => out.finish(),
+            Sink::Numbers(out) => out.finish(),
             Sink::Tiff(out) => out.finish(),
             Sink::Dicom(out) => out.finish(),
         }
