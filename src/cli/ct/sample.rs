@@ -102,7 +102,7 @@ pub fn run(
     let across = settings.coupled().then(|| across(scan, units));
     let setting = Setting {
         strength: settings.strength(),
-        error: 0.6,
+        error: diffusion::ERROR,
         admm,
         noise: normalized.noise(),
         linear: true,

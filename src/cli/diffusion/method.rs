@@ -27,6 +27,9 @@ pub enum Method {
     Daps,
 }
 
+/// The error that pnp and dds allow the denoised image at σ = 1, of one number a datum.
+pub const ERROR: f64 = 0.6;
+
 /// What the defaults of a method depend on besides its options.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {

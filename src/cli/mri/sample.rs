@@ -70,7 +70,7 @@ pub fn run(
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };
     let drawn = job.run()?;
     let seconds = clock.elapsed().as_secs_f64();
-    let seen = seen(&encoding.adjoint(&data)?)?;
+    let seen = seen_by_coils(&encoding.adjoint(&data)?)?;
     // Magnitudes first: mean and spread are those of what is looked at.
     let volumes = drawn
         .samples
@@ -96,7 +96,7 @@ pub fn run(
 
 /// 1 where a coil sees something, 0 where all maps are 0: data and classical methods know nothing there, and a prior's
 /// faint idea of empty space is no measurement.
-fn seen(adjoint: &Tensor) -> Result<Tensor> {
+fn seen_by_coils(adjoint: &Tensor) -> Result<Tensor> {
     let size = adjoint.abs()?.sum_keepdim(D::Minus1)?;
     Ok(size.gt(0.0)?.to_dtype(adjoint.dtype())?)
 }

@@ -217,7 +217,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let linear = arguments.task != Task::Phase;
     let setting = Setting {
         strength: arguments.strength,
-        error: 0.6,
+        error: diffusion::ERROR,
         admm,
         noise: measured.noise(),
         linear,

@@ -143,13 +143,7 @@ impl Conv {
         let padded = inputs.next_multiple_of(16);
         let mut out = vec![0.0; x.with_channels(padded).elements()];
         let none = vec![0.0; padded];
-        match form {
-            Form::Winograd(conv) => {
-                let plane = Plane { height: x.height, width: x.width };
-                conv.apply(g.data, Epilogue::bias(&none), plane, &mut out)
-            }
-            Form::Gather(packed) => matrix(packed, g.data, channels, &none, &mut out),
-        }
+        run(form, g, Epilogue::bias(&none), &mut out);
         if padded == inputs { out } else { resize(&out, padded, inputs) }
     }
 

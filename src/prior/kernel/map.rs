@@ -74,6 +74,15 @@ impl<'a> Map<'a> {
     }
 }
 
+/// x ← x + a row of channels for each image.
+pub fn add_rows(shape: Shape, rows: &[f32], x: &mut [f32]) {
+    x.par_chunks_exact_mut(shape.image()).zip(rows.par_chunks_exact(shape.channels)).for_each(|(x, row)| {
+        x.par_chunks_exact_mut(shape.channels).with_min_len(64).for_each(|x| {
+            x.iter_mut().zip(row).for_each(|(x, r)| *x += r);
+        });
+    });
+}
+
 /// Rows of `from` elements to rows of `to`: cut, or filled with zeros.
 pub fn resize(data: &[f32], from: usize, to: usize) -> Vec<f32> {
     let mut out = vec![0.0; data.len() / from * to];

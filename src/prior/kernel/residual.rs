@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::conv::Conv;
-use super::map::{Map, Shape};
+use super::map::{Map, add_rows};
 use super::norm::Norm;
 use super::scratch::lend;
 
@@ -116,15 +116,6 @@ impl Residual {
         }
         out
     }
-}
-
-/// x ← x + a row of channels for each image.
-fn add_rows(shape: Shape, rows: &[f32], x: &mut [f32]) {
-    x.par_chunks_exact_mut(shape.image()).zip(rows.par_chunks_exact(shape.channels)).for_each(|(x, row)| {
-        x.par_chunks_exact_mut(shape.channels).with_min_len(64).for_each(|x| {
-            x.iter_mut().zip(row).for_each(|(x, r)| *x += r);
-        });
-    });
 }
 
 /// x ← x + scale y.

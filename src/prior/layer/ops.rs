@@ -117,15 +117,8 @@ impl CustomOp2 for AddRows {
         lr: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
         let (x, rows) = (map(x, lx)?, slice(rows, lr)?);
-        let (channels, image) = (x.shape.channels, x.shape.image());
-        let mut out = vec![0.0; x.data.len()];
-        let images = out.par_chunks_exact_mut(image).zip(x.data.par_chunks_exact(image));
-        images.zip(rows.par_chunks_exact(channels)).for_each(|((out, x), row)| {
-            let pixels = out.par_chunks_exact_mut(channels).with_min_len(64);
-            pixels.zip(x.par_chunks_exact(channels)).for_each(|(out, x)| {
-                out.iter_mut().zip(x.iter().zip(row)).for_each(|(o, (x, r))| *o = x + r);
-            });
-        });
+        let mut out = x.data.to_vec();
+        map::add_rows(x.shape, rows, &mut out);
         Ok(done(out, lx.dims()))
     }
 

@@ -139,9 +139,8 @@ impl Residual {
                 kernel::Modulation { norm1, norm2, shift: Some(f32::to_vec(&e)?) }
             }
             Modulation::ScaleShift => {
-                let half = e.dim(1)? / 2;
-                let modulation = (&e.narrow(1, 0, half)?, &e.narrow(1, half, half)?);
-                let norm2 = values(self.norm2.coefficients(images, Some(modulation))?)?;
+                let [scale, shift] = halves(&e)?;
+                let norm2 = values(self.norm2.coefficients(images, Some((&scale, &shift)))?)?;
                 kernel::Modulation { norm1, norm2, shift: None }
             }
         })
@@ -159,8 +158,8 @@ impl Residual {
         let h = match self.modulation {
             Modulation::Shift => self.norm2.silu(&add_rows(&h, &e)?)?,
             Modulation::ScaleShift => {
-                let half = e.dim(1)? / 2;
-                self.norm2.silu_modulated(&h, &e.narrow(1, 0, half)?, &e.narrow(1, half, half)?)?
+                let [scale, shift] = halves(&e)?;
+                self.norm2.silu_modulated(&h, &scale, &shift)?
             }
         };
         let h = self.conv2.apply(&h)?;
@@ -169,6 +168,12 @@ impl Residual {
         }
         add(&h, &x, self.scale)
     }
+}
+
+/// Scale and shift of the channels, from features [images, 2 channels].
+fn halves(e: &Tensor) -> Result<[Tensor; 2]> {
+    let half = e.dim(1)? / 2;
+    Ok([e.narrow(1, 0, half)?, e.narrow(1, half, half)?])
 }
 
 /// The whole block; its gradient is with respect to x alone.
