@@ -1,7 +1,7 @@
 //! Files of other programs, in and out.
 
 use candle_core::{Device, Tensor};
-use wellposed::io::{Unit, Volume};
+use wellposed::io::{Beam, CtScan, Unit, Volume};
 
 use super::Folder;
 
@@ -82,6 +82,7 @@ fn sinograms_of_any_order_are_padded_and_straightened() {
     let padded = image("plain.npy --pad 20");
     let inside = |at: usize| ((at / 80) as f64 - 39.5).hypot((at % 80) as f64 - 39.5) < 38.0;
     assert!((0..80 * 80).filter(|at| inside(*at)).all(|at| (plain[at] - padded[at]).abs() < 1e-6));
+    assert!((0..80 * 80).any(|at| (plain[at] - padded[at]).abs() > 1e-5));
     run("plain.npy --beam-hardening 1,inf").fails(2, &["--beam-hardening", "inf"]);
     run("plain.npy --row-offset 2").fails(2, &["--row-offset", "cone"]);
     run("plain.npy --ring-size 4 --rings sorting").fails(2, &["--ring-size", "odd"]);
@@ -104,6 +105,17 @@ fn displaced_detectors_and_hubers_penalty() {
     folder.run(&format!("{cone} --row-offset 4 --offset -2")).good();
     let shifted = reconstruct("-m os-sart -i 5");
     assert!((straight - shifted).abs() < 2.0, "{straight} {shifted}");
+    // A detector that is moved up sees the body further down.
+    let mean_row = |options: &str| {
+        folder.run(&format!("{cone} {options}")).good();
+        let scan = CtScan::read(folder.path("s.h5")).unwrap();
+        let Beam::Cone { row_pitch, .. } = scan.geometry.beam else { panic!("{:?}", scan.geometry.beam) };
+        let sums: Vec<f32> = scan.projections.sum((1, 2)).unwrap().to_vec1().unwrap();
+        let moment: f64 = sums.iter().enumerate().map(|(row, sum)| row as f64 * f64::from(*sum)).sum();
+        row_pitch * moment / f64::from(sums.iter().sum::<f32>())
+    };
+    let moved = mean_row("") - mean_row("--row-offset 4");
+    assert!((moved - 4.0).abs() < 0.5, "{moved} mm");
     folder.run("ct simulate chest.nii.gz -o s.h5 --row-offset 4").fails(2, &["--row-offset", "cone"]);
 }
 

@@ -306,6 +306,7 @@ mod tests {
             assert_eq!((ranges.len(), slabs.count()), (expected, expected), "{slices} slices in {bound}");
             assert!(ranges.iter().all(|r| 10.0 * r.len() as f64 <= bound));
             assert!(ranges.windows(2).all(|w| w[0].end == w[1].start && w[0].len() >= w[1].len()));
+            assert_eq!(ranges[0].len(), slices.div_ceil(expected), "{slices} slices in {bound}");
             assert_eq!((ranges[0].start, ranges[expected - 1].end), (0, slices));
         }
         assert_eq!(Slabs::fitting(3, 9.0, |n| 10.0 * n as f64), None);

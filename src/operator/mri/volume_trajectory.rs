@@ -111,6 +111,11 @@ mod tests {
                 let expected = if a == b { 1.0 / 3.0 } else { 0.0 };
                 assert!((moment - expected).abs() < 0.01, "{trajectory:?} {a} {b}: {moment}");
             }
+            // A height stands for the zone about it.
+            if let VolumeTrajectory::Radial { .. } = trajectory {
+                let height = ends.iter().map(|e| e[0].abs()).sum::<f64>() / spokes as f64;
+                assert!((height - 0.5).abs() < 1e-12, "{height}");
+            }
             // Each has a neighbour about as near as in a hexagonal lattice, and none is much nearer.
             let nearest = |e: &[f64; 3]| {
                 let angle = |o: &[f64; 3]| (0..3).map(|a| e[a] * o[a]).sum::<f64>().abs().min(1.0).acos();

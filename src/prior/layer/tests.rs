@@ -104,6 +104,7 @@ fn residual_blocks_as_one_operation() {
         ([16, 16], Modulation::ScaleShift, false, 1.0),
         ([32, 16], Modulation::ScaleShift, false, 0.5f64.sqrt()),
         ([16, 48], Modulation::Shift, false, 1.0),
+        ([16, 16], Modulation::Shift, false, 0.5),
         ([16, 16], Modulation::Shift, true, 0.5),
     ] {
         let mut seed = 10;
