@@ -4,10 +4,11 @@ use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
 use wellposed::prior::Denoiser;
 use wellposed::prior::checkpoint::Prior;
-use wellposed::tensor::Space;
 use wellposed::tensor::random::{Noise, standard_normal};
+use wellposed::tensor::{Space, memory};
 
 fn denoiser(c: &mut Criterion) {
+    memory::keep_freed();
     let prior = Prior::find("ct").expect("the CT prior comes along").denoiser;
     let space = Space::real(&[256, 256], DType::F32, &Device::Cpu);
     eprintln!("{} threads", std::thread::available_parallelism().map_or(1, |n| n.get()));

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
 
 use crate::error::{Error, Result};
+use crate::tensor::memory::zeros;
 use crate::tensor::{Real, Space};
 
 /// The sole owner of a contiguous tensor. Not `Clone`: candle tensors share their storage, so an
@@ -20,7 +21,13 @@ pub struct Buffer {
 impl Buffer {
     /// A buffer of zeros.
     pub fn zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Self> {
-        Ok(Self { tensor: Tensor::zeros(shape, dtype, device)? })
+        let count = shape.iter().product();
+        let tensor = match dtype {
+            DType::F32 if device.is_cpu() => f32::tensor(zeros(count), shape)?,
+            DType::F64 if device.is_cpu() => f64::tensor(zeros(count), shape)?,
+            _ => Tensor::zeros(shape, dtype, device)?,
+        };
+        Ok(Self { tensor })
     }
 
     /// A buffer with a copy of `x`.

@@ -11,6 +11,7 @@ pub(crate) mod complex;
 pub mod device;
 pub mod fft;
 mod kernel;
+pub mod memory;
 pub mod random;
 mod real;
 pub mod simd;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use wellposed::error::Error;
 use wellposed::io::{Beam, CtScan, SliceWriter, Volume};
 use wellposed::observe::{Observer, Step, Termination};
+use wellposed::tensor::memory;
 
 use super::method::{Method, Settings};
 use super::rays::{Rays, volume_grid};
@@ -235,20 +236,6 @@ impl Run<'_> {
     }
 }
 
-/// Lets memory that is freed go back to the system: glibc keeps what is smaller than a threshold, which it raises to
-/// the size of whatever was freed, and slabs of a GiB would take nearly two.
-fn return_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        const MMAP_THRESHOLD: i32 = -3;
-        unsafe extern "C" {
-            fn mallopt(parameter: i32, value: i32) -> i32;
-        }
-        // SAFETY: it takes two numbers and changes nothing but a setting of the allocator.
-        unsafe { mallopt(MMAP_THRESHOLD, 1 << 20) };
-    }
-}
-
 /// Reconstructs, writes and reports as the method does with the whole volume.
 ///
 /// # Errors
@@ -267,7 +254,7 @@ pub fn run(
         return Err(Failure::usage("--reference", reference.display(), reason));
     }
     output::check(&options.output, true, options.plot.as_deref())?;
-    return_freed_memory();
+    memory::return_freed();
     let start = Instant::now();
     let mut run = Run { source, method, settings, slabs, progress: Progress::new(method.name()) };
     if method == Method::Tv && !source.has_weights() {

@@ -9,7 +9,7 @@ use wellposed::io::{Volume, atomic};
 use wellposed::observe::Termination;
 use wellposed::prior::checkpoint::Prior;
 use wellposed::sampler::{Posterior, Problem, Sampler, State, resume};
-use wellposed::tensor::Real;
+use wellposed::tensor::{Real, memory};
 
 use super::{Chosen, Method};
 use crate::cli::failure::Outcome;
@@ -62,6 +62,7 @@ impl Job<'_> {
     /// # Errors
     /// The sampler diverged, or a file can't be read or written.
     pub fn run(&self) -> Outcome<Drawn> {
+        memory::keep_freed();
         let count = self.chosen.samples;
         let (name, made_of) = (self.method.name(), self.made_of.identity()?);
         let mut drawn = Drawn {

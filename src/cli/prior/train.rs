@@ -12,6 +12,7 @@ use wellposed::plot::{Curves, Series};
 use wellposed::prior::checkpoint::own::Header;
 use wellposed::prior::network::UNetConfig;
 use wellposed::prior::train::{Augmentation, Settings, Subject, Trainer};
+use wellposed::tensor::memory;
 
 use super::slices::{self, Cutting};
 use super::{eval, sample};
@@ -154,6 +155,7 @@ struct Run<'a> {
 }
 
 pub fn run(arguments: &Arguments) -> Outcome {
+    memory::keep_freed();
     let mut run = Run::prepare(arguments)?;
     let start = Instant::now();
     let first = run.trainer.step_number();

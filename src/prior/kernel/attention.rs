@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::gemm::Packed;
 use super::map::Map;
 use super::simd::exp;
+use crate::tensor::memory::zeros;
 
 /// Queries a task, and keys a block.
 const QUERIES: usize = 24;
@@ -146,7 +147,7 @@ pub fn attend(qkv: Map, count: usize) -> Vec<f32> {
     let channels = qkv.shape.channels / 3;
     let (size, stride) = (channels / count, (channels / count).next_multiple_of(16));
     let shape = qkv.shape.with_channels(channels);
-    let mut out = vec![0.0; shape.elements()];
+    let mut out = zeros(shape.elements());
     let heads = heads(&qkv, count);
     out.par_chunks_exact_mut(shape.image()).enumerate().for_each(|(index, out)| {
         out.par_chunks_mut(QUERIES * channels).enumerate().for_each(|(block, out)| {
@@ -167,7 +168,7 @@ pub fn attend(qkv: Map, count: usize) -> Vec<f32> {
 pub fn attend_adjoint(qkv: Map, count: usize, g: Map) -> Vec<f32> {
     let channels = qkv.shape.channels / 3;
     let size = channels / count;
-    let mut out = vec![0.0; qkv.shape.elements()];
+    let mut out = zeros(qkv.shape.elements());
     let heads = heads(&qkv, count);
     out.par_chunks_exact_mut(qkv.shape.image()).enumerate().for_each(|(index, out)| {
         let g = &g.data[index * g.shape.image()..][..g.shape.image()];

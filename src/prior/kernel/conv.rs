@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::gemm::Packed;
 use super::map::{Map, Shape, resize};
 use super::winograd::{Epilogue, Plane, Winograd};
+use crate::tensor::memory::zeros;
 
 /// Output pixels a task of the gathering form.
 const BLOCK: usize = 24;
@@ -87,7 +88,7 @@ impl Conv {
     pub fn apply(&self, x: Map) -> Vec<f32> {
         let shape = self.geometry.output(x.shape);
         let channels = self.bias.len();
-        let mut out = vec![0.0; shape.with_channels(channels).elements()];
+        let mut out = zeros(shape.with_channels(channels).elements());
         match &self.forward {
             Form::Winograd(conv) => {
                 let plane = Plane { height: x.shape.height, width: x.shape.width };
@@ -141,7 +142,7 @@ impl Conv {
             Map::new(x.with_channels(channels), &spread)
         };
         let padded = inputs.next_multiple_of(16);
-        let mut out = vec![0.0; x.with_channels(padded).elements()];
+        let mut out = zeros(x.with_channels(padded).elements());
         let none = vec![0.0; padded];
         run(form, g, Epilogue::bias(&none), &mut out);
         if padded == inputs { out } else { resize(&out, padded, inputs) }

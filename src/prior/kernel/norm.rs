@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::map::{Map, Shape};
 use super::simd::{Lanes, Vectorised, dispatch};
+use crate::tensor::memory::zeros;
 
 /// Pixels a partial sum: short enough for f32, fixed so that results don't depend on the threads.
 const RUN: usize = 64;
@@ -61,7 +62,7 @@ impl Norm {
 
     /// y for γ and β of [images, channels].
     pub fn apply(&self, x: Map, gamma: &[f32], beta: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; x.data.len()];
+        let mut out = zeros(x.data.len());
         self.apply_into(x, gamma, beta, &mut out);
         out
     }

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::map::{Map, Shape};
+use crate::tensor::memory::zeros;
 
 /// A sparse matrix along one axis.
 #[derive(Clone, Debug)]
@@ -72,7 +73,7 @@ fn fir(first: isize) -> Vec<(isize, f32)> {
 pub fn resample(x: Map, rows: &Taps, columns: &Taps) -> Vec<f32> {
     let Shape { images, width, channels, .. } = x.shape;
     let line = columns.rows.len() * channels;
-    let mut out = vec![0.0; images * rows.rows.len() * line];
+    let mut out = zeros(images * rows.rows.len() * line);
     out.par_chunks_exact_mut(line).enumerate().for_each(|(index, out)| {
         let image = &x.data[index / rows.rows.len() * x.shape.image()..][..x.shape.image()];
         for (y, a) in &rows.rows[index % rows.rows.len()] {

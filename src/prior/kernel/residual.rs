@@ -9,6 +9,7 @@ use super::conv::Conv;
 use super::map::{Map, add_rows};
 use super::norm::Norm;
 use super::scratch::lend;
+use crate::tensor::memory::zeros;
 
 /// Elements a task.
 const TASK: usize = 1 << 14;
@@ -60,7 +61,7 @@ impl Residual {
     /// The result; h + shift goes to `keep`, for [`Residual::input_gradient`].
     pub fn apply(&self, x: Map, modulation: &Modulation, keep: Option<&mut Vec<f32>>) -> Vec<f32> {
         let shape = x.shape.with_channels(self.outputs());
-        let mut out = vec![0.0; shape.elements()];
+        let mut out = zeros(shape.elements());
         let first = |h: &mut [f32]| {
             lend(x.data.len(), |unit| {
                 self.norm1.apply_into(x, &modulation.norm1[0], &modulation.norm1[1], unit);
@@ -73,7 +74,7 @@ impl Residual {
         let [gamma, beta] = &modulation.norm2;
         lend(shape.elements(), |unit| {
             if let Some(keep) = keep {
-                keep.resize(shape.elements(), 0.0);
+                *keep = zeros(shape.elements());
                 first(keep);
                 self.norm2.apply_into(Map::new(shape, keep), gamma, beta, unit);
             } else {
@@ -98,7 +99,7 @@ impl Residual {
 
     /// The gradient with respect to x of the gradient g of the result, where `h` was kept by [`Residual::apply`].
     pub fn input_gradient(&self, x: Map, modulation: &Modulation, h: &[f32], g: Map) -> Vec<f32> {
-        let mut out = vec![0.0; x.data.len()];
+        let mut out = zeros(x.data.len());
         lend(h.len(), |inner| {
             let [gamma, beta] = &modulation.norm2;
             self.conv2.input_gradient_into(g, self.scale, inner);

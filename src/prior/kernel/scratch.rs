@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::tensor::memory::zeros;
+
 /// As many arrays as were ever lent at once, each as large as it has ever had to be.
 static IDLE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
@@ -12,7 +14,7 @@ pub(super) fn lend<R>(length: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut array = lent.unwrap_or_default();
     if array.len() < length {
         // Not grown, which would copy it.
-        array = vec![0.0; length];
+        array = zeros(length);
     }
     let result = f(&mut array[..length]);
     idle().push(array);

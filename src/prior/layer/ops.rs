@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::prior::kernel::map::{self, Map};
+use crate::tensor::memory::zeros;
 
 /// The elements of a contiguous f32 storage.
 pub(super) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> CandleResult<&'a [f32]> {
@@ -71,7 +72,7 @@ impl CustomOp2 for Sum {
         lb: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
         let (a, b) = (slice(a, la)?, slice(b, lb)?);
-        let mut out = vec![0.0; a.len()];
+        let mut out = zeros(a.len());
         let parts = a.par_chunks(TASK).zip(b.par_chunks(TASK));
         out.par_chunks_mut(TASK).zip(parts).for_each(|(out, (a, b))| {
             for (out, (a, b)) in out.iter_mut().zip(a.iter().zip(b)) {
@@ -159,7 +160,7 @@ impl CustomOp2 for Concatenation {
         let (a, b) = (map(a, la)?, map(b, lb)?);
         let (first, second) = (a.shape.channels, b.shape.channels);
         let shape = a.shape.with_channels(first + second);
-        let mut out = vec![0.0; shape.elements()];
+        let mut out = zeros(shape.elements());
         let pixels = a.data.par_chunks_exact(first).zip(b.data.par_chunks_exact(second));
         out.par_chunks_exact_mut(first + second).with_min_len(PIXELS).zip(pixels).for_each(
             |(out, (a, b))| {
@@ -194,7 +195,7 @@ impl CustomOp1 for Part {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let x = map(x, layout)?;
         let shape = x.shape.with_channels(self.0.len());
-        let mut out = vec![0.0; shape.elements()];
+        let mut out = zeros(shape.elements());
         let pixels = x.data.par_chunks_exact(x.shape.channels);
         out.par_chunks_exact_mut(shape.channels).with_min_len(PIXELS).zip(pixels).for_each(|(out, x)| {
             out.copy_from_slice(&x[self.0.clone()]);

@@ -1,0 +1,90 @@
+//! Where the memory of large arrays comes from, and where it goes.
+
+/// Zeros. Large arrays ask for large pages where the system leaves these to programs that do (transparent huge pages of
+/// Linux on `madvise`): the first touch of 2 MiB then costs one fault rather than 512.
+pub(crate) fn zeros<T: Clone + Default>(count: usize) -> Vec<T> {
+    let array = vec![T::default(); count];
+    system::advise_large_pages(array.as_ptr_range());
+    array
+}
+
+/// From here on memory that is freed stays with the process, for the next array: a choice for the whole of a program
+/// that makes and drops the same large arrays again and again, as gradients of networks do. Without effect where the
+/// allocator isn't glibc's.
+///
+/// ```
+/// wellposed::tensor::memory::keep_freed();
+/// ```
+pub fn keep_freed() {
+    system::set_thresholds(i32::MAX, 32 << 20);
+}
+
+/// From here on large arrays that are freed go back to the system at once: glibc keeps what is smaller than a threshold,
+/// which it raises to the size of whatever was freed, so that a program which reads a volume in parts takes up to twice
+/// what it holds. Without effect where the allocator isn't glibc's.
+///
+/// ```
+/// wellposed::tensor::memory::return_freed();
+/// ```
+pub fn return_freed() {
+    system::set_thresholds(128 << 10, 1 << 20);
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod system {
+    use std::ffi::{c_int, c_void};
+    use std::ops::Range;
+
+    const PAGE: usize = 4096;
+    const LARGE_PAGE: usize = 2 << 20;
+
+    unsafe extern "C" {
+        fn mallopt(parameter: c_int, value: c_int) -> c_int;
+        fn madvise(start: *mut c_void, length: usize, advice: c_int) -> c_int;
+    }
+
+    /// Free bytes on top of the heap that go back to the system, and bytes of arrays that live outside of it.
+    pub fn set_thresholds(trim: i32, map: i32) {
+        const TRIM_THRESHOLD: c_int = -1;
+        const MMAP_THRESHOLD: c_int = -3;
+        for (parameter, value) in [(TRIM_THRESHOLD, trim), (MMAP_THRESHOLD, map)] {
+            // SAFETY: it takes two numbers and changes nothing but a setting of the allocator.
+            unsafe { mallopt(parameter, value) };
+        }
+    }
+
+    pub fn advise_large_pages<T>(array: Range<*const T>) {
+        const HUGEPAGE: c_int = 14;
+        let start = (array.start as usize).next_multiple_of(PAGE);
+        let length = (array.end as usize / PAGE * PAGE).saturating_sub(start);
+        if length >= 2 * LARGE_PAGE {
+            // SAFETY: whole pages within a live array; the advice alters no contents, and may be refused.
+            unsafe { madvise(start as *mut c_void, length, HUGEPAGE) };
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+mod system {
+    pub fn set_thresholds(_: i32, _: i32) {}
+    pub fn advise_large_pages<T>(_: std::ops::Range<*const T>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_of_any_size() {
+        for count in [0, 1, 1000, 3 << 20] {
+            assert!(zeros::<f32>(count) == vec![0.0; count]);
+        }
+        // Memory that was in use before is cleared too.
+        keep_freed();
+        (0..3).for_each(|i| {
+            let mut array = zeros::<f64>(2 << 20);
+            assert!(array.iter().all(|v| *v == 0.0));
+            array.fill(f64::from(i) + 1.0);
+        });
+    }
+}
