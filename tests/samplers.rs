@@ -6,6 +6,7 @@ use wellposed::error::Result;
 use wellposed::linalg::dense::Cholesky;
 use wellposed::linalg::{Linear, LinearOperator, NonlinearOperator};
 use wellposed::operator::{Chain, Curve, Pointwise, phase_retrieval};
+use wellposed::prior::Denoiser;
 use wellposed::prior::gaussian::Gaussian;
 use wellposed::prior::mixture::Mixture;
 use wellposed::prior::schedule::{Grid, Sde};
@@ -143,7 +144,7 @@ fn pigdm_and_the_noise_aware_step_sample_the_posterior_of_a_white_prior() {
             steps: 150,
             stepper: Stepper::Ancestral,
             consistency: Consistency::NoiseAware { spread, iterations: 12 },
-            clip: false,
+            ..Guided::default()
         };
         for sampler in [&pigdm as &dyn Sampler, &aware] {
             let solution = sample(sampler, &problem, 3, &mut ()).unwrap();
@@ -151,6 +152,26 @@ fn pigdm_and_the_noise_aware_step_sample_the_posterior_of_a_white_prior() {
             assert_moments(&solution.value, &truth.0, &truth.1, 0.015, sampler.name());
         }
     }
+}
+
+#[test]
+fn a_last_denoising_follows_the_data() {
+    let (noise, sigma) = (0.3, 0.1);
+    let prior = Gaussian::white(&[3, 4], 0.0, 0.8).unwrap();
+    let a = Dense::blur();
+    let data = repeated(&measured(&a, 1), 2);
+    let problem = Problem::new(&a, &data, noise, &prior).unwrap();
+    let plain = Guided::noise_aware(2.0, 0.5);
+    let [expected, found] = [None, Some(sigma)].map(|last| {
+        let solution = sample(&Guided { last, ..plain }, &problem, 3, &mut ()).unwrap();
+        assert_eq!(solution.steps, plain.steps);
+        solution.value
+    });
+    let [expected, found] =
+        [&prior.denoise(&expected, sigma).unwrap(), &found].map(|x| f64::to_vec(x).unwrap());
+    assert!(expected.iter().zip(&found).all(|(e, f)| (e - f).abs() < 1e-12), "{expected:?} {found:?}");
+    let refused = sample(&Guided { last: Some(0.0), ..plain }, &problem, 3, &mut ());
+    assert!(refused.unwrap_err().to_string().contains("last noise level"));
 }
 
 #[test]
@@ -221,7 +242,7 @@ fn flow(stepper: Stepper, steps: usize) -> Vec<f64> {
         steps,
         stepper,
         consistency: Consistency::None,
-        clip: false,
+        ..Guided::default()
     };
     f64::to_vec(&sample(&sampler, &problem, 11, &mut ()).unwrap().value).unwrap()
 }
@@ -285,7 +306,7 @@ fn stochastic_multistep_samples_the_mixture() {
             steps: 150,
             stepper,
             consistency: Consistency::None,
-            clip: false,
+            ..Guided::default()
         };
         let solution = sample(&sampler, &problem, 2, &mut ()).unwrap();
         assert_moments(&solution.value, &mean, &covariance, 0.01, &format!("{stepper:?}"));

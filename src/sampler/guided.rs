@@ -1,6 +1,6 @@
 //! The guided sampler: denoise, bring the estimate into agreement with the data, step to the next noise level.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::prior::schedule::Grid;
 use crate::sampler::dps::start;
 use crate::sampler::stepper::Levels;
@@ -22,6 +22,9 @@ pub struct Guided {
     pub consistency: Consistency,
     /// Clamp the denoised images to the prior's data range, where they are real.
     pub clip: bool,
+    /// A last denoising at this level, after the last data step: noise that the data step has let in goes, for images in
+    /// which noise is no part of the truth.
+    pub last: Option<f64>,
 }
 
 impl Default for Guided {
@@ -32,6 +35,7 @@ impl Default for Guided {
             stepper: Stepper::DpmPlusPlus { order: 2 },
             consistency: Consistency::None,
             clip: false,
+            last: None,
         }
     }
 }
@@ -45,7 +49,7 @@ impl Guided {
             steps: 50,
             stepper: Stepper::Ddim { eta: 0.85, noise: NoiseFrom::Network },
             consistency: Consistency::Proximal { gamma: 0.95, iterations: 5 },
-            clip: false,
+            ..Self::default()
         }
     }
 
@@ -64,6 +68,7 @@ impl Guided {
             stepper: Stepper::PlugAndPlay,
             consistency: Consistency::Learned { error, iterations: 20 },
             clip: true,
+            last: None,
         }
     }
 
@@ -110,6 +115,9 @@ impl Sampler for Guided {
     fn init(&self, problem: &Problem<'_>, seed: u64) -> Result<State> {
         let sigmas = self.grid.sigmas(self.steps)?;
         self.stepper.check()?;
+        if let Some(sigma) = self.last.filter(|sigma| !(*sigma > 0.0 && sigma.is_finite())) {
+            return Err(Error::parameter("last noise level", sigma, "must be positive"));
+        }
         self.consistency.check(problem)?;
         let more = [&["network"], self.stepper.arrays(), self.consistency.arrays()].concat();
         start(problem, sigmas[0], seed, &more)
@@ -138,6 +146,11 @@ impl Sampler for Guided {
             problem.denoise_into(x, sigma, out)
         };
         self.stepper.step(levels, noise, state, &mut denoise, ws)?;
+        if let Some(sigma) = self.last.filter(|_| levels.steps_left == 0) {
+            let [x, estimate] = state.many(["x", "estimate"]);
+            problem.denoise_into(estimate.tensor(), sigma, x)?;
+            vector::copy(x.tensor(), estimate)?;
+        }
         Ok(levels.next)
     }
 }

@@ -103,6 +103,8 @@ pub fn run(
     let setting = Setting {
         strength: settings.strength(),
         error: diffusion::ERROR,
+        floor: diffusion::FLOOR,
+        last: None,
         admm,
         noise: normalized.noise(),
         linear: true,

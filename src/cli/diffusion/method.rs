@@ -29,6 +29,8 @@ pub enum Method {
 
 /// The error that pnp and dds allow the denoised image at σ = 1, of one number a datum.
 pub const ERROR: f64 = 0.6;
+/// The lowest noise level of pnp and dds for images whose noise is part of the truth.
+pub const FLOOR: f64 = 0.02;
 
 /// What the defaults of a method depend on besides its options.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,10 @@ pub struct Setting {
     pub strength: f64,
     /// The error that pnp and dds allow the denoised image at σ = 1, at the default strength.
     pub error: f64,
+    /// The lowest noise level of pnp and dds.
+    pub floor: f64,
+    /// The level of their last denoising, where noise is no part of the truth.
+    pub last: Option<f64>,
     /// Total variation across slices for mbir, in the units of the normalised operator.
     pub admm: AdmmTv,
     /// Standard deviation of the noise of the normalised data.
@@ -120,12 +126,16 @@ impl Method {
         let error = setting.error / strength;
         // The first noise level: enough to forget, or enough to repair.
         let level = |warm: f64| if chosen.start == Start::Noise { 20.0 } else { warm };
+        let guided = |max: f64, guided: Guided| -> Box<dyn Sampler> {
+            let grid = Grid::Karras { min: setting.floor, max, rho: 7.0 };
+            Box::new(Guided { steps, grid, last: setting.last, ..setting.joined(guided) })
+        };
         match self {
             Self::Pnp => {
-                let pnp = Guided::plug_and_play(level(0.2).min(5.0), error);
-                Box::new(Guided { steps, ..setting.joined(pnp) })
+                let max = level(0.2).min(5.0);
+                guided(max, Guided::plug_and_play(max, error))
             }
-            Self::Dds => Box::new(Guided { steps, ..setting.joined(Guided::noise_aware(level(0.5), error)) }),
+            Self::Dds => guided(level(0.5), Guided::noise_aware(level(0.5), error)),
             Self::Diffpir => {
                 let grid = Grid::Karras { min: 0.02, max: level(0.5), rho: 7.0 };
                 Box::new(Guided { steps, grid, clip: true, ..Guided::diffpir(strength, 0.3) })

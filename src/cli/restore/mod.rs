@@ -218,6 +218,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let setting = Setting {
         strength: arguments.strength,
         error: diffusion::ERROR,
+        floor: diffusion::FLOOR,
+        last: None,
         admm,
         noise: measured.noise(),
         linear,
