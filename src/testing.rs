@@ -108,6 +108,12 @@ pub fn check_operator(a: &dyn LinearOperator) -> Result<()> {
     a.adjoint_into(&a.apply(&x)?, &mut dirty, &mut ws)?;
     fail("a dirty output buffer of the adjoint", relative_difference(dirty.tensor(), &two_steps)?, 0.0)?;
 
+    let mut sum = Buffer::copy_of(&pair)?;
+    a.add_adjoint(&a.apply(&pair)?, &mut sum, &mut ws)?;
+    let mut expected = Buffer::copy_of(&back)?;
+    vector::accumulate(1.0, &[(1.0, &pair)], &mut expected)?;
+    fail("a sum with an adjoint", relative_difference(sum.tensor(), expected.tensor())?, 64.0 * eps)?;
+
     let wrong = a.domain().with_shape(&[1]).zeros(&[])?;
     if a.domain().shape() != [1] && a.apply(&wrong).is_ok() {
         return Err(Error::Unsupported(format!("{a:?}: accepted an array of the wrong shape")));

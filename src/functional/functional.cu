@@ -73,6 +73,34 @@ KERNEL(rescale, REAL *x, Int n, Int planes, Int plane, Int parts, Int project, d
     }
 }
 
+// q = y + σ v projected on |q| <= limit, and y moved towards it; two sums: of the squares of the step and of the
+// projection, over σ. `size` counts groups.
+KERNEL(relax_dual, const REAL *v, REAL *y, Int planes, Int plane, Int parts, double limit, double excess, double sigma,
+       double rho, Int items, Int size, Int count, double *partial) {
+    Part part = part_of(size, count);
+    double moved = 0, total = 0;
+    REAL bound = (REAL)limit, tiny = smallest_normal();
+    for (Int g = part.begin + threadIdx.x; g < part.end; g += BLOCK) {
+        Int first = part.item * planes * plane + (g - part.item * size) * parts;
+        REAL norm = 0;
+        for (Int k = 0; k < planes; k++)
+            for (Int e = first + k * plane; e < first + k * plane + parts; e++) {
+                REAL q = y[e] + (REAL)sigma * v[e];
+                norm += q * q;
+            }
+        REAL factor = bound / largest(largest(sqrt(norm), bound + (REAL)excess), tiny);
+        for (Int k = 0; k < planes; k++)
+            for (Int e = first + k * plane; e < first + k * plane + parts; e++) {
+                REAL next = factor * (y[e] + (REAL)sigma * v[e]), off = next - y[e];
+                moved += (double)(off * off);
+                total += (double)(next * next);
+                y[e] += (REAL)rho * off;
+            }
+    }
+    give(partial, 0, items, count, part, moved / sigma);
+    give(partial, 1, items, count, part, total / sigma);
+}
+
 // One sum: Σ w · Huber(norm) over groups; `size` counts groups.
 KERNEL(total, const REAL *x, Int planes, Int plane, Int parts, double corner, const REAL *weights, Int weighted, Int items,
        Int size, Int count, double *partial) {

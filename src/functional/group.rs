@@ -5,8 +5,10 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::functional::penalty_weight;
-use crate::linalg::{Proximal, Steps};
+use crate::linalg::sweep::Towards;
+use crate::linalg::{Proximal, Steps, relax_dual};
 use crate::tensor::device::{Gpu, Program, arguments};
+use crate::tensor::simd::dispatch;
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
 /// The functions of this folder for a device.
@@ -89,6 +91,24 @@ impl Proximal for GroupNorm {
         let steps = if self.corner > 0.0 { steps.tensor() } else { None };
         Rescale { shape: self.shape(), change, limit: self.scale, weights: None, steps }.launch(y)
     }
+    fn relax_dual(
+        &self,
+        sigma: Steps<'_>,
+        rho: f64,
+        image: &mut Buffer,
+        y: &mut Buffer,
+        ws: &mut Workspace,
+    ) -> Result<Vec<[f64; 2]>> {
+        match sigma {
+            Steps::Uniform(sigma) => {
+                let change = Change::Project { excess: sigma * self.corner };
+                let shape = self.shape();
+                let projection = Rescale { shape, change, limit: self.scale, weights: None, steps: None };
+                launch(RelaxDual { projection, sigma, rho }, &[image.tensor()], &mut [y])
+            }
+            Steps::Each(_) => relax_dual(self, sigma, rho, image, y, ws),
+        }
+    }
 }
 
 /// How an item falls into groups: element `i` of every plane, with its `parts` neighbours.
@@ -111,6 +131,11 @@ impl Shape {
         for plane in planes {
             norms.iter_mut().zip(*plane).for_each(|(n, x)| *n += *x * *x);
         }
+        self.roots(norms);
+    }
+
+    /// Sums of squares of the parts become norms.
+    fn roots<T: Real>(self, norms: &mut [T]) {
         if self.parts == 2 {
             norms.chunks_exact_mut(2).for_each(|n| n.fill(n[0] + n[1]));
         }
@@ -209,6 +234,66 @@ impl Rescale<'_> {
     fn launch(self, x: &mut Buffer) -> Result<()> {
         let columns: Vec<&Tensor> = self.weights.into_iter().chain(self.steps).collect();
         launch(self, &columns, &mut [x])
+    }
+}
+
+/// q = y + σ v projected to ỹ, and y ← y + ρ (ỹ − y), without q or ỹ in memory; the sums of
+/// [`Proximal::relax_dual`].
+struct RelaxDual<'a> {
+    projection: Rescale<'a>,
+    sigma: f64,
+    rho: f64,
+}
+
+impl Kernel for RelaxDual<'_> {
+    type Output = Vec<[f64; 2]>;
+    fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<Self::Output> {
+        let shape = self.projection.shape;
+        let (sigma, rho) = (T::of(self.sigma), T::of(self.rho));
+        let item = shape.planes * shape.plane;
+        let relax = |v: &[T], y: &mut [T]| {
+            let mut tasks: Vec<Vec<(&[T], &mut [T])>> =
+                (0..shape.plane.div_ceil(CHUNK)).map(|_| Vec::new()).collect();
+            for (v, y) in v.chunks_exact(shape.plane).zip(y.chunks_exact_mut(shape.plane)) {
+                let parts = v.chunks(CHUNK).zip(y.chunks_mut(CHUNK));
+                parts.zip(&mut tasks).for_each(|(part, task)| task.push(part));
+            }
+            let sums: Vec<[f64; 2]> = tasks
+                .into_par_iter()
+                .map(|planes| {
+                    let mut factors = [T::zero(); CHUNK];
+                    let factors = &mut factors[..planes[0].0.len()];
+                    for (v, y) in &planes {
+                        let squares = factors.iter_mut().zip(v.iter().zip(&**y));
+                        squares.for_each(|(n, (v, y))| *n += (*y + sigma * *v) * (*y + sigma * *v));
+                    }
+                    shape.roots(factors);
+                    self.projection.factors(&[], 0, factors);
+                    let mut sums = [0.0; 2];
+                    for (v, y) in planes {
+                        let part =
+                            dispatch(Towards { rho, next: v, factors: Some((sigma, &*factors)), x: y });
+                        sums.iter_mut().zip(part).for_each(|(sum, part)| *sum += part / self.sigma);
+                    }
+                    sums
+                })
+                .collect();
+            sums.iter().fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d])
+        };
+        Ok(inputs[0]
+            .chunks_exact(item)
+            .zip(outputs[0].chunks_exact_mut(item))
+            .map(|(v, y)| relax(v, y))
+            .collect())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<Self::Output>> {
+        let Rescale { shape: Shape { planes, plane, parts }, change, limit, .. } = self.projection;
+        let Change::Project { excess } = change else { return None };
+        let items = gpu.output_len(0) / (planes * plane);
+        let arrays = arguments![gpu.input(0), gpu.output(0), planes, plane, parts];
+        let arguments = [arrays, arguments![limit, excess, self.sigma, self.rho]].concat();
+        let sums = gpu.reduce(&PROGRAM, "relax_dual", (items, plane / parts, 2), &arguments);
+        Some(sums.map(|sums| (0..items).map(|i| [sums[0][i], sums[1][i]]).collect()))
     }
 }
 

@@ -82,6 +82,30 @@ fn unequal_step_sizes_agree_with_moreau() {
 }
 
 #[test]
+fn a_dual_step_is_the_relaxed_conjugate_map() {
+    let (sigma, rho, ws) = (0.7, 1.6, &mut Workspace::new());
+    for g in functionals(DType::F64) {
+        let draw = |stream| standard_normal(Noise::new(8, stream), g.domain(), &[3]).unwrap();
+        let (image, y) = (draw(0), draw(1));
+        let mut next = Buffer::copy_of(&(&y + (&image * sigma).unwrap()).unwrap()).unwrap();
+        g.prox_conjugate(Steps::Uniform(sigma), &mut next, ws).unwrap();
+        let off = (next.tensor() - &y).unwrap();
+        let expected = (&y + (&off * rho).unwrap()).unwrap();
+        let (mut image, mut relaxed) = (Buffer::copy_of(&image).unwrap(), Buffer::copy_of(&y).unwrap());
+        let sums = g.relax_dual(Steps::Uniform(sigma), rho, &mut image, &mut relaxed, ws).unwrap();
+        assert!(relative_difference(relaxed.tensor(), &expected).unwrap() < 1e-14, "{g:?}");
+        assert_eq!(sums.len(), 3);
+        for (item, sums) in sums.into_iter().enumerate() {
+            for (sum, part) in sums.into_iter().zip([&off, next.tensor()]) {
+                let part = part.get(item).unwrap().sqr().unwrap().sum_all().unwrap();
+                let wanted = part.to_scalar::<f64>().unwrap() / sigma;
+                assert!((sum - wanted).abs() < 1e-12 * wanted, "{g:?}: {sum} {wanted}");
+            }
+        }
+    }
+}
+
+#[test]
 fn batches_are_single_items() {
     for g in functionals(DType::F64) {
         let x = standard_normal(Noise::new(6, 0), g.domain(), &[2]).unwrap();

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::linalg::pdhg;
 use crate::linalg::sweep::PROGRAM;
 use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch, vector};
@@ -67,6 +68,19 @@ pub trait Proximal: Debug + Send + Sync {
         ws.give(scaled);
         Ok(())
     }
+
+    /// The dual half of a step of [`crate::linalg::Pdhg`], in place: ỹ = prox_{σg\*}(y + σ `image`), y ← y + ρ (ỹ − y).
+    /// Returns Σ (ỹ − y)²/σ and Σ ỹ²/σ of each item; `image` is overwritten. Override where one pass does it.
+    fn relax_dual(
+        &self,
+        sigma: Steps<'_>,
+        rho: f64,
+        image: &mut Buffer,
+        y: &mut Buffer,
+        ws: &mut Workspace,
+    ) -> Result<Vec<[f64; 2]>> {
+        pdhg::relax_dual(self, sigma, rho, image, y, ws)
+    }
 }
 
 struct Reciprocal;
@@ -107,6 +121,16 @@ impl<F: Proximal + ?Sized> Proximal for Arc<F> {
     }
     fn prox_conjugate(&self, steps: Steps<'_>, y: &mut Buffer, ws: &mut Workspace) -> Result<()> {
         (**self).prox_conjugate(steps, y, ws)
+    }
+    fn relax_dual(
+        &self,
+        sigma: Steps<'_>,
+        rho: f64,
+        image: &mut Buffer,
+        y: &mut Buffer,
+        ws: &mut Workspace,
+    ) -> Result<Vec<[f64; 2]>> {
+        (**self).relax_dual(sigma, rho, image, y, ws)
     }
 }
 

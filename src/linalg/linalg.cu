@@ -30,8 +30,8 @@ KERNEL(step_from, const REAL *base, const REAL *steps, Int period, REAL *out, In
 }
 
 // x ← x + ρ (next − x); two sums: Σ (next − x)²/step, Σ next²/step.
-KERNEL(relax, const REAL *next, const REAL *steps, Int stepped, REAL *x, double rho, double inverse, Int items, Int size,
-       Int parts, double *partial) {
+KERNEL(relax, const REAL *next, const REAL *steps, Int stepped, REAL *x, REAL *beyond, Int extended, double rho,
+       double inverse, Int items, Int size, Int parts, double *partial) {
     Part p = part_of(size, parts);
     double moved = 0, total = 0;
     for (Int i = p.begin + threadIdx.x; i < p.end; i += BLOCK) {
@@ -39,6 +39,7 @@ KERNEL(relax, const REAL *next, const REAL *steps, Int stepped, REAL *x, double 
         double weight = stepped ? 1 / (double)steps[i - p.item * size] : inverse;
         moved += weight * (double)(off * off);
         total += weight * (double)(to * to);
+        if (extended) beyond[i] = 2 * to - x[i];
         x[i] += (REAL)rho * off;
     }
     give(partial, 0, items, parts, p, moved);

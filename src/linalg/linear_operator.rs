@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::tensor::{Buffer, Space, Workspace};
+use crate::tensor::{Buffer, Space, Workspace, vector};
 
 /// A linear map A from [`LinearOperator::domain`] to [`LinearOperator::range`].
 ///
@@ -25,6 +25,15 @@ pub trait LinearOperator: Debug + Send + Sync {
     fn apply_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()>;
     /// out ← Aᴴ y.
     fn adjoint_into(&self, y: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()>;
+
+    /// out ← out + Aᴴ y. Override where one pass does it.
+    fn add_adjoint(&self, y: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        let mut part = ws.take_shape(out.dims(), self.domain().dtype(), self.domain().device())?;
+        self.adjoint_into(y, &mut part, ws)?;
+        vector::accumulate(1.0, &[(1.0, part.tensor())], out)?;
+        ws.give(part);
+        Ok(())
+    }
 
     /// out ← AᴴA x. Override where this is cheaper than the two in turn.
     fn normal_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
@@ -82,6 +91,9 @@ impl<A: LinearOperator + ?Sized> LinearOperator for Arc<A> {
     }
     fn adjoint_into(&self, y: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
         (**self).adjoint_into(y, out, ws)
+    }
+    fn add_adjoint(&self, y: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
+        (**self).add_adjoint(y, out, ws)
     }
     fn normal_into(&self, x: &Tensor, out: &mut Buffer, ws: &mut Workspace) -> Result<()> {
         (**self).normal_into(x, out, ws)

@@ -14,7 +14,7 @@ mod lsqr;
 mod nonlinear_operator;
 mod pdhg;
 mod power;
-mod sweep;
+pub(crate) mod sweep;
 mod term;
 #[cfg(test)]
 mod tests;
@@ -30,6 +30,7 @@ pub use lbfgs::{Lbfgs, Objective};
 pub use linear_operator::LinearOperator;
 pub use lsqr::Lsqr;
 pub use nonlinear_operator::{Linear, NonlinearOperator};
+pub(crate) use pdhg::relax_dual;
 pub use pdhg::{Pdhg, StepSize, StepSizes, magnitude_sums};
 pub use power::PowerIteration;
 pub use term::Term;

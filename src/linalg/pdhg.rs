@@ -3,10 +3,11 @@
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
-use crate::linalg::sweep::{Lanes, PROGRAM, sweep};
+use crate::linalg::sweep::{Lanes, PROGRAM, Towards, sweep, sweep2};
 use crate::linalg::{LinearOperator, PowerIteration, Proximal, Steps, Term};
 use crate::observe::{Observer, Solution, Termination, drive};
 use crate::tensor::device::{Gpu, arguments};
+use crate::tensor::simd::dispatch;
 use crate::tensor::{Buffer, Kernel, Real, Workspace, launch, vector};
 
 /// The primal-dual hybrid gradient method (Chambolle and Pock 2011; over-relaxed as in Condat 2013) for
@@ -151,7 +152,6 @@ struct State<'a> {
     x: Buffer,
     next: Buffer,
     scratch: Buffer,
-    part: Option<Buffer>,
     duals: Vec<Buffer>,
     items: usize,
     ws: Workspace,
@@ -211,7 +211,6 @@ impl Pdhg {
             x: Buffer::copy_of(start)?,
             next: buffer()?,
             scratch: buffer()?,
-            part: if terms.len() > 1 { Some(buffer()?) } else { None },
             duals,
             items: batch.iter().product(),
             ws: Workspace::new(),
@@ -238,12 +237,10 @@ impl State<'_> {
     /// scratch ← Σ Kᵢᴴ yᵢ.
     fn pull_back(&mut self) -> Result<()> {
         for (index, (term, dual)) in self.terms.iter().zip(&self.duals).enumerate() {
-            match &mut self.part {
-                Some(part) if index > 0 => {
-                    term.operator.adjoint_into(dual.tensor(), part, &mut self.ws)?;
-                    vector::accumulate(1.0, &[(1.0, part.tensor())], &mut self.scratch)?;
-                }
-                _ => term.operator.adjoint_into(dual.tensor(), &mut self.scratch, &mut self.ws)?,
+            let (operator, dual) = (term.operator, dual.tensor());
+            match index {
+                0 => operator.adjoint_into(dual, &mut self.scratch, &mut self.ws)?,
+                _ => operator.add_adjoint(dual, &mut self.scratch, &mut self.ws)?,
             }
         }
         if self.terms.is_empty() {
@@ -259,15 +256,13 @@ impl State<'_> {
         step_from(self.x.tensor(), tau, -1.0, &mut self.scratch)?;
         std::mem::swap(&mut self.next, &mut self.scratch);
         g.prox(tau, &mut self.next, &mut self.ws)?;
-        vector::lincomb(&[(2.0, self.next.tensor()), (-1.0, self.x.tensor())], &mut self.scratch)?;
-        let mut sums = relax(relaxation, tau, self.next.tensor(), &mut self.x, self.items)?;
+        let (next, beyond) = (self.next.tensor(), Some(&mut self.scratch));
+        let mut sums = relax(relaxation, tau, next, &mut self.x, beyond, self.items)?;
         for ((term, dual), step) in self.terms.iter().zip(&mut self.duals).zip(&self.steps.dual) {
             let (sigma, space) = (step.steps(), term.operator.range());
             let mut image = self.ws.take_shape(dual.dims(), space.dtype(), space.device())?;
             term.operator.apply_into(self.scratch.tensor(), &mut image, &mut self.ws)?;
-            step_from(dual.tensor(), sigma, 1.0, &mut image)?;
-            term.functional.prox_conjugate(sigma, &mut image, &mut self.ws)?;
-            let more = relax(relaxation, sigma, image.tensor(), dual, self.items)?;
+            let more = term.functional.relax_dual(sigma, relaxation, &mut image, dual, &mut self.ws)?;
             self.ws.give(image);
             sums.iter_mut().zip(more).for_each(|(s, m)| (s[0], s[1]) = (s[0] + m[0], s[1] + m[1]));
         }
@@ -275,6 +270,21 @@ impl State<'_> {
             |[step, size]: &[f64; 2]| if *step == 0.0 { 0.0 } else { step / size.max(f64::MIN_POSITIVE) };
         Ok(sums.iter().map(relative).fold(0.0, f64::max).sqrt())
     }
+}
+
+/// [`Proximal::relax_dual`] in three passes.
+pub(crate) fn relax_dual<F: Proximal + ?Sized>(
+    functional: &F,
+    sigma: Steps<'_>,
+    rho: f64,
+    image: &mut Buffer,
+    y: &mut Buffer,
+    ws: &mut Workspace,
+) -> Result<Vec<[f64; 2]>> {
+    step_from(y.tensor(), sigma, 1.0, image)?;
+    functional.prox_conjugate(sigma, image, ws)?;
+    let items = y.tensor().elem_count() / functional.domain().elements().max(1);
+    relax(rho, sigma, image.tensor(), y, None, items)
 }
 
 /// out ← base + sign · steps · out, in one pass.
@@ -311,42 +321,68 @@ fn step_from(base: &Tensor, steps: Steps<'_>, sign: f64, out: &mut Buffer) -> Re
     }
 }
 
-/// x ← x + ρ (x̃ − x), in one pass; returns Σ (x̃ − x)²/step and Σ x̃²/step for each item.
-fn relax(rho: f64, steps: Steps<'_>, next: &Tensor, x: &mut Buffer, items: usize) -> Result<Vec<[f64; 2]>> {
-    struct Relax(f64, f64, usize);
-    impl Kernel for Relax {
-        type Output = Vec<[f64; 2]>;
-        fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<Self::Output> {
-            let Self(rho, step, items) = self;
-            let size = inputs[0].len() / items.max(1);
-            let (rho, inverse) = (T::of(rho), 1.0 / step);
-            Ok(sweep(outputs[0], items, |item, start, x| {
-                let next = &inputs[0][start..][..x.len()];
-                let steps = inputs.get(1).map(|s| &s[start - item * size..][..x.len()]);
-                let (mut moved, mut total) = (Lanes::default(), Lanes::default());
-                for i in 0..x.len() {
-                    let off = next[i] - x[i];
-                    let weight = steps.map_or(inverse, |s| 1.0 / s[i].as_f64());
-                    moved.add(i, weight * (off * off).as_f64());
-                    total.add(i, weight * (next[i] * next[i]).as_f64());
-                    x[i] += rho * off;
+/// x ← x + ρ (x̃ − x) and beyond ← 2x̃ − x, in one pass; returns Σ (x̃ − x)²/step and Σ x̃²/step for each item.
+fn relax(
+    rho: f64,
+    steps: Steps<'_>,
+    next: &Tensor,
+    x: &mut Buffer,
+    beyond: Option<&mut Buffer>,
+    items: usize,
+) -> Result<Vec<[f64; 2]>> {
+    let (step, inputs) = match steps {
+        Steps::Uniform(step) => (step, vec![next]),
+        Steps::Each(each) => (1.0, vec![next, each]),
+    };
+    let mut outputs = vec![x];
+    outputs.extend(beyond);
+    launch(Relax { rho, step, items }, &inputs, &mut outputs)
+}
+
+struct Relax {
+    rho: f64,
+    step: f64,
+    items: usize,
+}
+
+impl Kernel for Relax {
+    type Output = Vec<[f64; 2]>;
+    fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<Self::Output> {
+        let Self { rho, step, items } = self;
+        let size = inputs[0].len() / items.max(1);
+        let (rho, inverse) = (T::of(rho), 1.0 / step);
+        let (x, beyond) = outputs.split_at_mut(1);
+        let beyond: &mut [T] = if let [beyond] = beyond { beyond } else { &mut [] };
+        Ok(sweep2(x[0], beyond, items, |item, start, x, beyond| {
+            let next = &inputs[0][start..][..x.len()];
+            let steps = inputs.get(1).map(|s| &s[start - item * size..][..x.len()]);
+            for (beyond, (next, x)) in beyond.iter_mut().zip(next.iter().zip(&*x)) {
+                *beyond = *next + *next - *x;
+            }
+            match steps {
+                None => dispatch(Towards { rho, next, factors: None, x }).map(|sum| inverse * sum),
+                Some(steps) => {
+                    let (mut moved, mut total) = (Lanes::default(), Lanes::default());
+                    for i in 0..x.len() {
+                        let (off, weight) = (next[i] - x[i], 1.0 / steps[i].as_f64());
+                        moved.add(i, weight * (off * off).as_f64());
+                        total.add(i, weight * (next[i] * next[i]).as_f64());
+                        x[i] += rho * off;
+                    }
+                    [moved.total(), total.total()]
                 }
-                [moved.total(), total.total()]
-            }))
-        }
-        fn on_device(&self, gpu: &Gpu) -> Option<Result<Self::Output>> {
-            let Self(rho, step, items) = *self;
-            let (next, x, stepped) = (gpu.input(0), gpu.output(0), gpu.inputs() > 1);
-            let steps = gpu.input(usize::from(stepped));
-            let shape = (items, gpu.output_len(0) / items.max(1), 2);
-            let sums =
-                gpu.reduce(&PROGRAM, "relax", shape, arguments![next, steps, stepped, x, rho, 1.0 / step]);
-            Some(sums.map(|sums| (0..items).map(|i| [sums[0][i], sums[1][i]]).collect()))
-        }
+            }
+        }))
     }
-    match steps {
-        Steps::Uniform(step) => launch(Relax(rho, step, items), &[next], &mut [x]),
-        Steps::Each(each) => launch(Relax(rho, 1.0, items), &[next, each], &mut [x]),
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<Self::Output>> {
+        let Self { rho, step, items } = *self;
+        let (next, x, stepped) = (gpu.input(0), gpu.output(0), gpu.inputs() > 1);
+        let extended = gpu.outputs() > 1;
+        let (steps, beyond) = (gpu.input(usize::from(stepped)), gpu.output(usize::from(extended)));
+        let shape = (items, gpu.output_len(0) / items.max(1), 2);
+        let arguments = arguments![next, steps, stepped, x, beyond, extended, rho, 1.0 / step];
+        let sums = gpu.reduce(&PROGRAM, "relax", shape, arguments);
+        Some(sums.map(|sums| (0..items).map(|i| [sums[0][i], sums[1][i]]).collect()))
     }
 }
 

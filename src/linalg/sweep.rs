@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use crate::tensor::Real;
 use crate::tensor::device::Program;
+use crate::tensor::simd::{self, Task};
 
 /// The methods' updates for a device.
 pub(super) static PROGRAM: Program = Program { name: "linalg", source: include_str!("linalg.cu") };
@@ -71,4 +72,60 @@ impl Lanes {
     pub(super) fn total(self) -> f64 {
         self.0.iter().sum()
     }
+}
+
+/// x ← x + ρ (x̃ − x) in vector registers, and the sums Σ (x̃ − x)² and Σ x̃²; x̃ is `next`, or x + σ v projected:
+/// factor · (x + σ v) with `next` as v.
+pub(crate) struct Towards<'a, T> {
+    pub(crate) rho: T,
+    pub(crate) next: &'a [T],
+    /// σ, and the factors of the projection.
+    pub(crate) factors: Option<(T, &'a [T])>,
+    pub(crate) x: &'a mut [T],
+}
+
+impl<T: Real> Task<T> for Towards<'_, T> {
+    type Output = [f64; 2];
+    #[inline(always)]
+    unsafe fn run<L: simd::Lanes<Scalar = T>>(self) -> [f64; 2] {
+        let Self { rho, next, factors, x } = self;
+        let mut sums = [[0.0; 8]; 2];
+        let (next, last) = next.as_chunks::<8>();
+        let (x, tail) = x.as_chunks_mut::<8>();
+        match factors {
+            None => {
+                next.iter().zip(x).for_each(|(next, x)| towards(rho, next, x, &mut sums));
+                last.iter().zip(tail).for_each(|(next, x)| one_towards(rho, *next, x, &mut sums));
+            }
+            Some((sigma, factors)) => {
+                let (factors, ends) = factors.as_chunks::<8>();
+                for ((v, factor), x) in next.iter().zip(factors).zip(x) {
+                    let next = std::array::from_fn(|l| factor[l] * (x[l] + sigma * v[l]));
+                    towards(rho, &next, x, &mut sums);
+                }
+                for ((v, factor), x) in last.iter().zip(ends).zip(tail) {
+                    one_towards(rho, *factor * (*x + sigma * *v), x, &mut sums);
+                }
+            }
+        }
+        sums.map(|sum| sum.iter().sum())
+    }
+}
+
+#[inline(always)]
+fn towards<T: Real>(rho: T, next: &[T; 8], x: &mut [T; 8], [moved, total]: &mut [[f64; 8]; 2]) {
+    for l in 0..8 {
+        let off = next[l] - x[l];
+        moved[l] += (off * off).as_f64();
+        total[l] += (next[l] * next[l]).as_f64();
+        x[l] += rho * off;
+    }
+}
+
+#[inline(always)]
+fn one_towards<T: Real>(rho: T, next: T, x: &mut T, [moved, total]: &mut [[f64; 8]; 2]) {
+    let off = next - *x;
+    moved[0] += (off * off).as_f64();
+    total[0] += (next * next).as_f64();
+    *x += rho * off;
 }

@@ -14,9 +14,7 @@ KERNEL(gradient, const REAL *x, REAL *y, const double *table, Int n, Int item, I
     y[index] = place + 1 < length ? (REAL)table[3 * axis + 2] * (at[stride] - at[0]) : 0;
 }
 
-KERNEL(divergence, const REAL *y, REAL *x, const double *table, Int n, Int item, Int axes) {
-    Int index = element();
-    if (index >= n) return;
+DEVICE REAL divergence_at(const REAL *y, const double *table, Int index, Int item, Int axes) {
     Int batch = quotient(index, item), i = index - batch * item;
     REAL sum = 0;
     for (Int axis = 0; axis < axes; axis++) {
@@ -28,7 +26,17 @@ KERNEL(divergence, const REAL *y, REAL *x, const double *table, Int n, Int item,
         if (place + 1 < length) sum -= weight * at[0];
         if (place > 0) sum += weight * at[-stride];
     }
-    x[index] = sum;
+    return sum;
+}
+
+KERNEL(divergence, const REAL *y, REAL *x, const double *table, Int n, Int item, Int axes) {
+    Int index = element();
+    if (index < n) x[index] = divergence_at(y, table, index, item, axes);
+}
+
+KERNEL(add_divergence, const REAL *y, REAL *x, const double *table, Int n, Int item, Int axes) {
+    Int index = element();
+    if (index < n) x[index] += divergence_at(y, table, index, item, axes);
 }
 
 KERNEL(laplacian, const REAL *x, REAL *out, const double *table, Int n, Int item, Int axes) {

@@ -114,7 +114,10 @@ impl LinearOperator for Gradient {
         launch(Forward(&self.plan), &[x], &mut [out])
     }
     fn adjoint_into(&self, y: &Tensor, out: &mut Buffer, _: &mut Workspace) -> Result<()> {
-        launch(Backward(&self.plan), &[y], &mut [out])
+        launch(Backward { plan: &self.plan, adds: false }, &[y], &mut [out])
+    }
+    fn add_adjoint(&self, y: &Tensor, out: &mut Buffer, _: &mut Workspace) -> Result<()> {
+        launch(Backward { plan: &self.plan, adds: true }, &[y], &mut [out])
     }
     fn normal_into(&self, x: &Tensor, out: &mut Buffer, _: &mut Workspace) -> Result<()> {
         launch(Laplacian(&self.plan), &[x], &mut [out])
@@ -189,19 +192,25 @@ fn difference<T: Real>(plan: &Plan, axis: &Axis, x: &[T], start: usize, out: &mu
     out[plan.row - tail..].fill(T::zero());
 }
 
-struct Backward<'a>(&'a Plan);
+struct Backward<'a> {
+    plan: &'a Plan,
+    /// To what is there.
+    adds: bool,
+}
 
 impl Kernel for Backward<'_> {
     type Output = ();
     fn run<T: Real>(self, inputs: &[&[T]], outputs: &mut [&mut [T]]) -> Result<()> {
-        let plan = self.0;
+        let Self { plan, adds } = self;
         let task = plan.task();
         for (y, out) in
             inputs[0].chunks_exact(plan.item * plan.axes.len()).zip(outputs[0].chunks_exact_mut(plan.item))
         {
             out.par_chunks_mut(task).enumerate().for_each(|(index, rows)| {
                 for (k, out) in rows.chunks_exact_mut(plan.row).enumerate() {
-                    out.fill(T::zero());
+                    if !adds {
+                        out.fill(T::zero());
+                    }
                     for (axis, y) in plan.axes.iter().zip(y.chunks_exact(plan.item)) {
                         divergence(plan, axis, y, index * task + k * plan.row, out);
                     }
@@ -211,7 +220,7 @@ impl Kernel for Backward<'_> {
         Ok(())
     }
     fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
-        self.0.on_device(gpu, "divergence")
+        self.plan.on_device(gpu, if self.adds { "add_divergence" } else { "divergence" })
     }
 }
 

@@ -212,6 +212,11 @@ impl<'a> Gpu<'a> {
         self.outputs[index].0
     }
 
+    /// The number of outputs.
+    pub fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
     /// Elements of an output.
     pub fn output_len(&self, index: usize) -> usize {
         self.outputs[index].1
