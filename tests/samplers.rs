@@ -175,6 +175,41 @@ fn a_last_denoising_follows_the_data() {
 }
 
 #[test]
+fn a_mirrored_prior_sees_the_mirror_image() {
+    let mean: Vec<f64> = (0..12).map(|i| f64::from(i * i) / 50.0).collect();
+    let covariance = Array2::from_shape_fn((12, 12), |(i, j)| 0.6f64.powi(i.abs_diff(j) as i32));
+    let prior = Gaussian::new(&[3, 4], mean, covariance.view()).unwrap();
+    let x = Tensor::randn(0f64, 1.0, (5, 3, 4), &Device::Cpu).unwrap();
+    let problem = Problem::unconditional(&prior, &[5, 3, 4], DType::F64, &Device::Cpu).unwrap().with_chunk(2);
+    for axes in [&[][..], &[0], &[1], &[0, 1]] {
+        let mut found = Buffer::zeros(&[5, 3, 4], DType::F64, &Device::Cpu).unwrap();
+        problem.denoise_mirrored_into(&x, 0.7, axes, &mut found).unwrap();
+        let pixels = |x: &Tensor| f64::to_vec(x).unwrap();
+        let place = |i: usize| {
+            let (row, column) = (i / 4 % 3, i % 4);
+            let row = if axes.contains(&0) { 2 - row } else { row };
+            i / 12 * 12 + row * 4 + if axes.contains(&1) { 3 - column } else { column }
+        };
+        let own = pixels(&x);
+        let mirrored = (0..60).map(|i| own[place(i)]).collect::<Vec<_>>();
+        let mirrored = Tensor::from_vec(mirrored, (5, 3, 4), &Device::Cpu).unwrap();
+        let denoised = pixels(&prior.denoise(&mirrored, 0.7).unwrap());
+        let found = pixels(found.tensor());
+        assert!((0..60).all(|i| (found[i] - denoised[place(i)]).abs() < 1e-12), "{axes:?}");
+    }
+    // A prior that is its own mirror image doesn't notice.
+    let white = Gaussian::white(&[3, 4], 0.0, 0.8).unwrap();
+    let a = Dense::blur();
+    let data = repeated(&measured(&a, 1), 2);
+    let problem = Problem::new(&a, &data, 0.3, &white).unwrap();
+    let [plain, mirrored] = [false, true].map(|mirrored| {
+        let sampler = Guided { mirrored, ..Guided::noise_aware(2.0, 0.5) };
+        f64::to_vec(&sample(&sampler, &problem, 3, &mut ()).unwrap().value).unwrap()
+    });
+    assert!(plain.iter().zip(&mirrored).all(|(p, m)| (p - m).abs() < 1e-12));
+}
+
+#[test]
 fn score_sdes_sample_the_prior() {
     let covariance = Array2::from_shape_fn((4, 4), |(i, j)| 0.5f64.powi(i.abs_diff(j) as i32) * 0.25);
     let mean = vec![0.5, -0.5, 0.0, 1.0];

@@ -25,6 +25,10 @@ pub struct Guided {
     /// A last denoising at this level, after the last data step: noise that the data step has let in goes, for images in
     /// which noise is no part of the truth.
     pub last: Option<f64>,
+    /// Show the prior the images as they are, mirrored along one of their last two axes, the other, and both, in turn from
+    /// step to step: a mirrored image is as likely, and what the prior errs at differently averages out (Terris et al.
+    /// 2312.01831).
+    pub mirrored: bool,
 }
 
 impl Default for Guided {
@@ -36,6 +40,7 @@ impl Default for Guided {
             consistency: Consistency::None,
             clip: false,
             last: None,
+            mirrored: false,
         }
     }
 }
@@ -69,6 +74,7 @@ impl Guided {
             consistency: Consistency::Learned { error, iterations: 20 },
             clip: true,
             last: None,
+            mirrored: false,
         }
     }
 
@@ -94,6 +100,22 @@ impl Guided {
     /// DDNM (Wang et al. 2212.00490), for data without noise.
     pub fn ddnm() -> Self {
         Self { consistency: Consistency::NullSpace { iterations: 30, tolerance: 1e-4 }, ..Self::dds() }
+    }
+}
+
+impl Guided {
+    /// The axes of an image along which the prior sees it mirrored in a step.
+    fn mirrored_axes(&self, problem: &Problem<'_>, step: usize) -> Vec<usize> {
+        let rank = problem.image_space().shape().len();
+        if !self.mirrored || rank < 2 {
+            return Vec::new();
+        }
+        [rank - 1, rank - 2]
+            .into_iter()
+            .enumerate()
+            .filter(|(bit, _)| step >> bit & 1 == 1)
+            .map(|(_, axis)| axis)
+            .collect()
     }
 }
 
@@ -134,7 +156,7 @@ impl Sampler for Guided {
             steps_left: self.steps - 1 - i,
         };
         let [x, estimate, network] = state.many(["x", "estimate", "network"]);
-        problem.denoise_into(x.tensor(), levels.sigma, network)?;
+        problem.denoise_mirrored_into(x.tensor(), levels.sigma, &self.mirrored_axes(problem, i), network)?;
         if self.clip {
             problem.clamp(network)?;
         }

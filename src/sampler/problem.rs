@@ -268,7 +268,27 @@ impl<'a> Problem<'a> {
 
     /// out ← D(x, σ), a few images at a time.
     pub fn denoise_into(&self, x: &Tensor, sigma: f64, out: &mut Buffer) -> Result<()> {
-        self.in_chunks(x, |part| Ok(vec![self.prior.denoise(part, sigma)?]), &mut [out])
+        self.denoise_mirrored_into(x, sigma, &[], out)
+    }
+
+    /// out ← M D(M x, σ) with M the mirror of each image along `axes` of its own.
+    pub fn denoise_mirrored_into(
+        &self,
+        x: &Tensor,
+        sigma: f64,
+        axes: &[usize],
+        out: &mut Buffer,
+    ) -> Result<()> {
+        // The images of a part have a batch axis before their own.
+        let axes: Vec<usize> = axes.iter().map(|axis| axis + 1).collect();
+        let denoise = |part: &Tensor| -> Result<Tensor> {
+            if axes.is_empty() {
+                return self.prior.denoise(part, sigma);
+            }
+            let mirrored = part.flip(&axes)?.contiguous()?;
+            Ok(self.prior.denoise(&mirrored, sigma)?.flip(&axes)?.contiguous()?)
+        };
+        self.in_chunks(x, |part| Ok(vec![denoise(part)?]), &mut [out])
     }
 
     /// denoised ← D(x, σ) and pulled ← Jᵀ c, c = cotangent(first image, D(part)), a few images at a time.

@@ -103,8 +103,7 @@ pub fn run(
     let setting = Setting {
         strength: settings.strength(),
         error: diffusion::ERROR,
-        floor: diffusion::FLOOR,
-        last: None,
+        finish: diffusion::Finish::TEXTURED,
         admm,
         noise: normalized.noise(),
         linear: true,

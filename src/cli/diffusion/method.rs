@@ -29,8 +29,22 @@ pub enum Method {
 
 /// The error that pnp and dds allow the denoised image at σ = 1, of one number a datum.
 pub const ERROR: f64 = 0.6;
-/// The lowest noise level of pnp and dds for images whose noise is part of the truth.
-pub const FLOOR: f64 = 0.02;
+
+/// How pnp and dds go about the fine end of an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Finish {
+    /// The lowest noise level.
+    floor: f64,
+    /// The level of a last denoising without a data step.
+    last: Option<f64>,
+}
+
+impl Finish {
+    /// For images whose noise is part of the truth: nothing below gains there.
+    pub const TEXTURED: Self = Self { floor: 0.02, last: None };
+    /// For images that are to be free of noise, and zero around an object, where a data step brings noise.
+    pub const CLEAN: Self = Self { floor: 0.005, last: Some(0.004) };
+}
 
 /// What the defaults of a method depend on besides its options.
 #[derive(Clone, Copy, Debug)]
@@ -39,10 +53,8 @@ pub struct Setting {
     pub strength: f64,
     /// The error that pnp and dds allow the denoised image at σ = 1, at the default strength.
     pub error: f64,
-    /// The lowest noise level of pnp and dds.
-    pub floor: f64,
-    /// The level of their last denoising, where noise is no part of the truth.
-    pub last: Option<f64>,
+    /// The fine end of pnp and dds.
+    pub finish: Finish,
     /// Total variation across slices for mbir, in the units of the normalised operator.
     pub admm: AdmmTv,
     /// Standard deviation of the noise of the normalised data.
@@ -127,8 +139,9 @@ impl Method {
         // The first noise level: enough to forget, or enough to repair.
         let level = |warm: f64| if chosen.start == Start::Noise { 20.0 } else { warm };
         let guided = |max: f64, guided: Guided| -> Box<dyn Sampler> {
-            let grid = Grid::Karras { min: setting.floor, max, rho: 7.0 };
-            Box::new(Guided { steps, grid, last: setting.last, ..setting.joined(guided) })
+            let Finish { floor, last } = setting.finish;
+            let grid = Grid::Karras { min: floor, max, rho: 7.0 };
+            Box::new(Guided { steps, grid, last, mirrored: true, ..setting.joined(guided) })
         };
         match self {
             Self::Pnp => {

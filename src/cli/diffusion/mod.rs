@@ -4,6 +4,6 @@ mod method;
 mod options;
 mod run;
 
-pub use method::{ERROR, FLOOR, Method, Setting};
+pub use method::{ERROR, Finish, Method, Setting};
 pub use options::{Chosen, Options, Start};
 pub use run::{Drawn, Ingredients, Job, Summary};

@@ -60,9 +60,7 @@ pub fn run(
             strength: settings.strength(),
             // Less than for CT: more of the noise of every datum comes through an encoding.
             error: 0.2,
-            // Magnitudes are zero around a head, and a data step brings noise there.
-            floor: 0.005,
-            last: Some(0.004),
+            finish: diffusion::Finish::CLEAN,
             admm,
             noise: normalized.noise(),
             linear: true,

@@ -218,8 +218,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let setting = Setting {
         strength: arguments.strength,
         error: diffusion::ERROR,
-        floor: diffusion::FLOOR,
-        last: None,
+        finish: diffusion::Finish::TEXTURED,
         admm,
         noise: measured.noise(),
         linear,
