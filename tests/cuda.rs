@@ -10,8 +10,8 @@ use candle_core::{DType, Device, Tensor};
 use wellposed::error::Result;
 use wellposed::linalg::LinearOperator;
 use wellposed::operator::ct::*;
-use wellposed::operator::mri::Sense;
-use wellposed::operator::{Fourier, Gradient};
+use wellposed::operator::mri::{NonCartesianSense, Sense, Trajectory};
+use wellposed::operator::{Accuracy, Blur, Boundary, Family, Fourier, Gradient, Nufft, Wavelet};
 use wellposed::prior::{Denoiser, checkpoint::Prior};
 use wellposed::sampler::{AdmmTv, Guided, Problem, sample};
 use wellposed::tensor::random::{Noise, standard_normal};
@@ -47,6 +47,10 @@ fn operators(dtype: DType, device: &Device) -> Vec<(&'static str, Operator)> {
     let maps = maps.unwrap().to_device(device).unwrap();
     let mask: Vec<f64> = (0..18 * 25).map(|i| f64::from(u8::from(i * i % 7 < 3))).collect();
     let mask = Tensor::from_vec(mask, (18, 25), &Device::Cpu).unwrap();
+    let spokes = Trajectory::GoldenRadial { spokes: 15 }.points([18, 25], 32).unwrap();
+    let nufft = Nufft::new(&complex, &spokes, Accuracy::default()).unwrap();
+    let corner: Vec<f64> = (0..20).map(|i| f64::from(i * i % 7)).collect();
+    let corner = Tensor::from_vec(corner, (4, 5), &Device::Cpu).unwrap();
     let rays = |tilt: f64| ConeBeam { tilt, ..cone.clone() }.vectors();
     vec![
         ("gradient", Box::new(Gradient::new(&image, &[0, 1]).unwrap())),
@@ -56,6 +60,11 @@ fn operators(dtype: DType, device: &Device) -> Vec<(&'static str, Operator)> {
         ("cone", Box::new(ConeTransform::new(&volume, &rays(0.0), dtype, device).unwrap())),
         ("tilted cone", Box::new(ConeTransform::new(&volume, &rays(0.2), dtype, device).unwrap())),
         ("SENSE", Box::new(Sense::new(&maps, &mask).unwrap())),
+        ("Gaussian blur", Box::new(Blur::gaussian(&image, 1.5, Boundary::Reflect).unwrap())),
+        ("blur", Box::new(Blur::new(&image, &corner, Boundary::Zero).unwrap())),
+        ("wavelet", Box::new(Wavelet::new(&complex, 2, Family::Daubechies(4), 2).unwrap())),
+        ("radial SENSE", Box::new(NonCartesianSense::new(&maps, nufft.clone(), None).unwrap())),
+        ("non-uniform Fourier", Box::new(nufft)),
     ]
 }
 

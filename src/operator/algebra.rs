@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::tensor::device::{Gpu, Inset};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch, vector};
 
 /// An operator that others are built from.
@@ -300,6 +301,15 @@ impl Kernel for Place {
             items.for_each(|(part, stack)| part.copy_from_slice(&stack[place.clone()]));
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (sides, whole, corner) = ([1, 1, self.part], [1, 1, self.stack], [0, 0, self.offset]);
+        let inset = Inset { sides, whole, corner, elements: [1, 1] };
+        Some(if self.into_stack {
+            gpu.put(&inset, gpu.input_len(0) / self.part, gpu.input(0), gpu.output(0))
+        } else {
+            gpu.cut(&inset, gpu.output_len(0) / self.part, gpu.input(0), gpu.output(0))
+        })
     }
 }
 

@@ -7,8 +7,11 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::linalg::LinearOperator;
 use crate::operator::blur::Boundary;
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::fft::{Direction, Origin, Plan};
 use crate::tensor::{Buffer, Field, Kernel, Real, Space, Workspace, as_complex, launch};
+
+static PROGRAM: Program = Program { name: "convolution", source: include_str!("convolution.cu") };
 
 /// The convolution of the last two axes with a kernel, as crop · F⁻¹ diag(transfer) F · pad on a grid that
 /// the transform likes. Two real images share one complex transform.
@@ -121,6 +124,9 @@ impl Kernel for Convolve<'_> {
         });
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(self.device(gpu))
+    }
 }
 
 /// One real image within a unit: where it begins, the distance of its pixels, and which part of the
@@ -132,6 +138,53 @@ struct Part {
 }
 
 impl Convolve<'_> {
+    fn device(&self, gpu: &Gpu) -> Result<()> {
+        let Grid { padded, corner, sources, image } = self.grid;
+        // What each row and column of the grid holds, and what of the grid each row and column of the image adds up.
+        let held = |a: usize| {
+            let crop = move |p: usize| p.checked_sub(corner[a]).filter(|i| *i < image[a]);
+            (0..padded[a]).map(move |p| Vec::from_iter(if self.adjoint { crop(p) } else { sources[a][p] }))
+        };
+        let added = |a: usize| {
+            let copies = move |i: usize| (0..padded[a]).filter(|p| sources[a][*p] == Some(i)).collect();
+            (0..image[a]).map(move |i| if self.adjoint { copies(i) } else { vec![i + corner[a]] })
+        };
+        let lists = |lists: Vec<Vec<usize>>| {
+            let mut numbers = vec![0.0];
+            lists.iter().for_each(|list| numbers.push(numbers[numbers.len() - 1] + list.len() as f64));
+            numbers.extend(lists.iter().flatten().map(|member| *member as f64));
+            gpu.upload(&numbers)
+        };
+        let (pixels, points) = (image[0] * image[1], padded[0] * padded[1]);
+        let mixed = self.field == Field::Complex;
+        let planes = gpu.output_len(0) / pixels;
+        let grids = planes.div_ceil(2);
+        let grid = gpu.scratch(2 * grids * points)?;
+        let gather =
+            |from, to, [rows, columns]: [_; 2], n: usize, to_side: &[usize; 2], from_side: &[usize; 2]| {
+                let arrays = arguments![from, to, rows, columns, n, to_side[0], to_side[1]];
+                let onto_grid = to_side == padded && to == grid;
+                let factor = if onto_grid { 1.0 } else { 1.0 / points as f64 };
+                let rest = arguments![
+                    from_side[0],
+                    from_side[1],
+                    planes,
+                    mixed || !onto_grid,
+                    mixed || onto_grid,
+                    factor
+                ];
+                gpu.run(&PROGRAM, "gather", n, &[arrays, rest].concat())
+            };
+        let held = [lists(held(0).collect())?, lists(held(1).collect())?];
+        gather(gpu.input(0), grid, held, 2 * grids * points, padded, image)?;
+        gpu.fourier(padded, grids, false, grid)?;
+        let n = grids * points;
+        gpu.run(&PROGRAM, "transfer", n, arguments![grid, gpu.input(1), n, points, self.adjoint])?;
+        gpu.fourier(padded, grids, true, grid)?;
+        let added = [lists(added(0).collect())?, lists(added(1).collect())?];
+        gather(grid, gpu.output(0), added, planes * pixels, image, padded)
+    }
+
     fn parts(&self, planes: usize) -> Vec<Part> {
         let pixels = self.grid.image[0] * self.grid.image[1];
         (0..planes)

@@ -8,7 +8,10 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::linalg::{Linear, LinearOperator, NonlinearOperator};
 use crate::operator::{Algebra, Fourier, Pad};
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::{Buffer, Field, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch};
+
+static PROGRAM: Program = Program { name: "nonlinear", source: include_str!("nonlinear.cu") };
 
 /// Elements a task.
 const CHUNK: usize = 1 << 13;
@@ -82,6 +85,15 @@ pub enum Curve {
 const FLOOR: f64 = 1e-6;
 
 impl Curve {
+    /// Its number and parameters on a device.
+    fn code(self) -> (usize, [f64; 3]) {
+        match self {
+            Self::Clip { gain, lower, upper } => (0, [gain, lower, upper]),
+            Self::Shift { shift } => (1, [shift, 0.0, 0.0]),
+            Self::Power { exponent } => (2, [exponent, 0.0, 0.0]),
+        }
+    }
+
     #[inline(always)]
     fn value<T: Real>(self, x: T) -> T {
         match self {
@@ -160,6 +172,15 @@ impl Kernel for Evaluate {
         });
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (n, (curve, [a, b, c])) = (gpu.output_len(0), self.0.code());
+        let rest = arguments![gpu.output(0), n, curve, a, b, c];
+        let (function, inputs) = match gpu.inputs() {
+            1 => ("values", arguments![gpu.input(0)]),
+            _ => ("slopes", arguments![gpu.input(0), gpu.input(1)]),
+        };
+        Some(gpu.run(&PROGRAM, function, n, &[inputs, rest].concat()))
+    }
 }
 
 impl NonlinearOperator for Pointwise {
@@ -208,6 +229,10 @@ impl Kernel for Modulus {
         });
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let n = gpu.output_len(0);
+        Some(gpu.run(&PROGRAM, "modulus", n, arguments![gpu.input(0), gpu.output(0), n]))
+    }
 }
 
 /// v z/|z|.
@@ -225,6 +250,11 @@ impl Kernel for AlongPhase {
             }
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let n = gpu.input_len(1);
+        let arrays = arguments![gpu.input(0), gpu.input(1), gpu.output(0), n];
+        Some(gpu.run(&PROGRAM, "along_phase", n, arrays))
     }
 }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::tensor::device::{Gpu, Inset};
 use crate::tensor::{Buffer, Field, Kernel, Real, Space, Workspace, launch};
 
 /// The image [.., height, width] in the middle of a larger one of zeros; other axes are left alone. Index
@@ -109,6 +110,23 @@ impl Kernel for Place {
             }
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let three = |[height, width]: [usize; 2], first| [first, height, width];
+        let inset = Inset {
+            sides: three(self.image, 1),
+            whole: three(self.padded, 1),
+            corner: three(self.corner, 0),
+            elements: self.components,
+        };
+        let small = self.image[0] * self.image[1] * self.components[0];
+        let (from, to) = (gpu.input(0), gpu.output(0));
+        Some(if self.crop {
+            gpu.cut(&inset, gpu.output_len(0) / small, from, to)
+        } else {
+            gpu.clear(to, gpu.output_len(0))
+                .and_then(|()| gpu.put(&inset, gpu.input_len(0) / small, from, to))
+        })
     }
 }
 

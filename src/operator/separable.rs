@@ -5,8 +5,11 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::linalg::LinearOperator;
+use crate::tensor::device::{Gpu, Program, Table, arguments};
 use crate::tensor::simd::{Lanes, Task, dispatch};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
+
+static PROGRAM: Program = Program { name: "separable", source: include_str!("separable.cu") };
 
 /// A sparse matrix, row by row.
 #[derive(Clone)]
@@ -15,6 +18,8 @@ pub(super) struct Sparse {
     /// Where each row's entries begin, and where the last ends.
     starts: Vec<usize>,
     entries: Vec<(usize, f64)>,
+    /// Both on a device.
+    table: Table,
 }
 
 impl Sparse {
@@ -32,7 +37,7 @@ impl Sparse {
             }
             starts.push(entries.len());
         }
-        Self { columns, starts, entries }
+        Self { columns, starts, entries, table: Table::default() }
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -104,6 +109,19 @@ impl Kernel for AlongAxis<'_> {
                 }
             });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let Sparse { columns, starts, entries, table } = self.matrix;
+        let numbers = || {
+            let entries = entries.iter().flat_map(|(column, value)| [*column as f64, *value]);
+            starts.iter().map(|start| *start as f64).chain(entries).collect()
+        };
+        Some(gpu.table(table, numbers).and_then(|table| {
+            let (n, rows) = (gpu.output_len(0), self.matrix.rows());
+            let sizes = arguments![n, rows, *columns, self.inner];
+            let arrays = arguments![gpu.input(0), gpu.output(0), table];
+            gpu.run(&PROGRAM, "along_axis", n, &[arrays, sizes].concat())
+        }))
     }
 }
 

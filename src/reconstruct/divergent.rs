@@ -8,8 +8,9 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::operator::ct::{ConeBeam, FanBeam, ImageGrid, VolumeGrid, back_project_cone, back_project_fan};
 use crate::reconstruct::Fbp;
-use crate::reconstruct::ramp::Ramp;
+use crate::reconstruct::ramp::{PROGRAM, Ramp};
 use crate::reconstruct::redundancy::redundancy;
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{Buffer, Kernel, Real, Space, launch, vector};
 
 impl Fbp {
@@ -143,6 +144,15 @@ impl Kernel for Weigh {
             x.iter_mut().zip(weights).for_each(|(x, (ray, cosine))| *x *= T::of(ray * cosine));
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let (n, bins) = (gpu.output_len(0), self.bins);
+        let (views, rows) = (self.rays.len() / bins, self.cosines.len() / bins);
+        let run = || {
+            let (rays, cosines) = (gpu.upload(&self.rays)?, gpu.upload(&self.cosines)?);
+            gpu.run(&PROGRAM, "weigh", n, arguments![gpu.output(0), rays, cosines, n, bins, views, rows])
+        };
+        Some(run())
     }
 }
 

@@ -7,7 +7,10 @@ use realfft::RealFftPlanner;
 
 use crate::error::{Error, Result};
 use crate::reconstruct::Fbp;
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::{Kernel, Real};
+
+pub(super) static PROGRAM: Program = Program { name: "ramp", source: include_str!("ramp.cu") };
 
 /// The window that tempers the ramp |f|, over x = f/cut-off in 0…1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,5 +106,23 @@ impl Kernel for Ramp {
                 Ok(())
             })
             .map_err(|e: realfft::FftError| Error::Unsupported(format!("filtering of projections: {e}")))
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(self.device(gpu))
+    }
+}
+
+impl Ramp {
+    fn device(&self, gpu: &Gpu) -> Result<()> {
+        let (length, bins, elements) = (2 * (self.response.len() - 1), self.bins, gpu.output_len(0));
+        let (rows, data) = (elements / bins, gpu.output(0));
+        let pairs = rows.div_ceil(2);
+        let points = pairs * length;
+        let (grid, response) = (gpu.scratch(2 * points)?, gpu.upload(&self.response)?);
+        gpu.run(&PROGRAM, "pack", 2 * points, arguments![data, grid, 2 * points, bins, length, rows])?;
+        gpu.fourier(&[length], pairs, false, grid)?;
+        gpu.run(&PROGRAM, "filter", points, arguments![grid, response, points, length])?;
+        gpu.fourier(&[length], pairs, true, grid)?;
+        gpu.run(&PROGRAM, "unpack", elements, arguments![grid, data, elements, bins, length])
     }
 }

@@ -11,8 +11,11 @@ use crate::operator::ct::joseph::{BLOCK, Lines, NARROW, REGISTERS, WIDEST, posit
 use crate::operator::ct::transform::transpose;
 use crate::operator::ct::upright::Upright;
 use crate::operator::ct::{ConeBeam, FanBeam, ImageGrid, VolumeGrid};
+use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::simd::{Lanes, Task, dispatch};
 use crate::tensor::{Kernel, Real, Space, launch};
+
+static PROGRAM: Program = Program { name: "distance weighted", source: include_str!("distance_weighted.cu") };
 
 /// Where the pixels of a slice project in one view.
 struct Sight {
@@ -43,6 +46,17 @@ impl Sight {
             Self { sin, cos, source: beam.source_origin, distance, pitch, shift, curved: beam.curved }
         };
         beam.angles.iter().map(sight).collect()
+    }
+
+    /// All of it, and the sizes of the image, for a device.
+    fn tables(beam: &FanBeam, grid: &ImageGrid) -> [Vec<f64>; 2] {
+        let sights = Self::all(beam);
+        let common = sights.first().map_or(Vec::new(), |s| {
+            vec![s.source, s.distance, s.pitch, s.shift, if s.curved { 1.0 } else { 0.0 }]
+        });
+        let sizes = [grid.height as f64, grid.width as f64, beam.bins as f64, grid.pixel];
+        let turns = sights.iter().flat_map(|s| [s.sin, s.cos]).collect();
+        [turns, [&sizes[..], &common].concat()]
     }
 
     /// L is the pixel's distance from the source along the central ray, for a curved detector along the pixel's own.
@@ -104,6 +118,15 @@ impl Kernel for Fan<'_> {
         }
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let run = || {
+            let [sights, sizes] = Sight::tables(self.beam, self.grid);
+            let (sights, sizes, n) = (gpu.upload(&sights)?, gpu.upload(&sizes)?, gpu.output_len(0));
+            let arrays = arguments![gpu.input(0), gpu.output(0), sights, sizes, n, self.beam.views()];
+            gpu.run(&PROGRAM, "fan", n, arrays)
+        };
+        Some(run())
+    }
 }
 
 /// As [`back_project_fan`] for a panel: some slices of `grid`, [batch…, slices, height, width], from q
@@ -158,6 +181,24 @@ impl Kernel for Cone<'_> {
         }
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let Self { grid, slices, beam } = self;
+        let run = || {
+            let [sights, sizes] = Sight::tables(&beam.fan, &grid.image);
+            let (sights, sizes, n) = (gpu.upload(&sights)?, gpu.upload(&sizes)?, gpu.output_len(0));
+            let from_middle = slices.start as f64 - (grid.slices as f64 - 1.0) / 2.0;
+            let per_slice = grid.thickness / beam.row_pitch;
+            let arrays = arguments![gpu.input(0), gpu.output(0), sights, sizes, n, beam.views(), beam.rows];
+            let rest = arguments![slices.len(), from_middle, per_slice, middle_row(beam)];
+            gpu.run(&PROGRAM, "cone", n, &[arrays, rest].concat())
+        };
+        Some(run())
+    }
+}
+
+/// The row of height 0, not whole.
+fn middle_row(beam: &ConeBeam) -> f64 {
+    (beam.rows as f64 - 1.0) / 2.0 - beam.row_offset / beam.row_pitch
 }
 
 /// One line of voxels along z: they project on a line along the detector's columns at equal distances.
@@ -183,8 +224,8 @@ impl<T: Real> Gather<'_, T> {
             return None;
         }
         let step = self.grid.thickness * magnification / self.beam.row_pitch;
-        let middle = (self.beam.rows as f64 - 1.0) / 2.0 - self.beam.row_offset / self.beam.row_pitch;
-        let start = middle + (self.first as f64 - (self.grid.slices as f64 - 1.0) / 2.0) * step;
+        let start =
+            middle_row(self.beam) + (self.first as f64 - (self.grid.slices as f64 - 1.0) / 2.0) * step;
         Some((view * self.beam.fan.bins + left as usize, bin - left, start, step, weight))
     }
 

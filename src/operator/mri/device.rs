@@ -5,6 +5,9 @@ use crate::operator::mri::encode::{Pass, Sizes};
 use crate::tensor::device::{Argument, Gpu, Program, arguments};
 use crate::tensor::fft::{Direction, three, unitary, unscaled};
 
+/// Products with coil maps and phases where no index moves.
+pub(super) static COILS: Program = Program { name: "coils", source: include_str!("coils.cu") };
+
 static PROGRAM: Program = Program { name: "sense", source: include_str!("sense.cu") };
 
 /// Coil images held at once, in complex numbers: 256 MiB of them in single precision.

@@ -5,10 +5,12 @@ use num_complex::Complex;
 use rayon::prelude::*;
 
 use super::Encoding;
+use super::device::COILS;
 use crate::error::{Error, Result};
 use crate::linalg::{LinearOperator, PowerIteration};
 use crate::operator::{Nufft, Toeplitz};
 use crate::tensor::complex::{add_conjugate_product, multiply};
+use crate::tensor::device::{Gpu, arguments};
 use crate::tensor::{
     Buffer, Field, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch, vector,
 };
@@ -195,6 +197,14 @@ struct Sizes {
 }
 
 impl Sizes {
+    /// A function of coils.cu.
+    fn on_device(self, gpu: &Gpu, function: &str) -> Result<()> {
+        let n = gpu.output_len(0) / 2;
+        let arrays = arguments![gpu.input(0), gpu.input(1), gpu.output(0), n];
+        let sizes = arguments![self.coils, self.sets, self.item];
+        gpu.run(&COILS, function, n, &[arrays, sizes].concat())
+    }
+
     /// The maps of image `i`.
     fn maps<T: Real>(self, maps: &[Complex<T>], i: usize) -> &[Complex<T>] {
         &maps[i % self.sets * self.coils * self.item..][..self.coils * self.item]
@@ -216,6 +226,9 @@ impl Kernel for Expand {
         });
         Ok(())
     }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(self.0.on_device(gpu, "coil_images"))
+    }
 }
 
 /// Σ_c S̄_c x_c.
@@ -234,6 +247,9 @@ impl Kernel for Combine {
             }
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(self.0.on_device(gpu, "image"))
     }
 }
 

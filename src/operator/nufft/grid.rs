@@ -7,7 +7,7 @@ use super::window::{MAX_WIDTH, Window};
 use crate::tensor::Real;
 
 /// Axes of the grid; fewer are filled up with axes of one point in front.
-const AXES: usize = 3;
+pub(super) const AXES: usize = 3;
 
 /// Samples taken as one unit of work.
 const CHUNK: usize = 512;
@@ -76,6 +76,51 @@ impl Places {
 
     pub(super) fn samples(&self) -> usize {
         self.first.len()
+    }
+
+    /// Taps along each axis.
+    pub(super) fn widths(&self) -> [usize; AXES] {
+        self.widths
+    }
+
+    /// The first taps of all samples `[sample, axis]`.
+    pub(super) fn first_taps(&self) -> Vec<f64> {
+        self.first.iter().flatten().map(|f| f64::from(*f)).collect()
+    }
+
+    /// Sides of the tiles of a device's grid, of 256 points.
+    pub(super) fn tile(&self) -> [usize; AXES] {
+        match self.shape {
+            [1, 1, _] => [1, 1, 256],
+            [1, _, _] => [1, 16, 16],
+            _ => [4, 8, 8],
+        }
+    }
+
+    /// Where the samples that touch each tile begin, and where the last end, then the samples, tile by tile.
+    pub(super) fn tiles(&self) -> Vec<f64> {
+        let tile = self.tile();
+        let counts: [usize; AXES] = std::array::from_fn(|a| self.shape[a].div_ceil(tile[a]));
+        let mut members = vec![Vec::new(); counts.iter().product()];
+        for (sample, first) in self.first.iter().enumerate() {
+            let touched = |a: usize| {
+                let taps = (0..self.widths[a]).map(|j| (first[a] as usize + j) % self.shape[a] / tile[a]);
+                let mut tiles: Vec<usize> = taps.collect();
+                tiles.sort_unstable();
+                tiles.dedup();
+                tiles
+            };
+            let [planes, rows, columns] = [touched(0), touched(1), touched(2)];
+            for (i, j) in planes.iter().flat_map(|i| rows.iter().map(move |j| (i, j))) {
+                columns.iter().for_each(|k| members[(i * counts[1] + j) * counts[2] + k].push(sample as f64));
+            }
+        }
+        let ends = members.iter().scan(0.0, |end, m| {
+            *end += m.len() as f64;
+            Some(*end)
+        });
+        let starts = std::iter::once(0.0).chain(ends);
+        starts.chain(members.iter().flatten().copied()).collect()
     }
 
     fn weights<'a, T>(&self, all: &'a [T], sample: usize) -> [&'a [T]; AXES] {

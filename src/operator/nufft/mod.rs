@@ -1,6 +1,7 @@
 //! The Fourier transform at arbitrary points of k-space, by gridding.
 
 mod density;
+mod device;
 mod grid;
 mod toeplitz;
 mod window;
@@ -9,10 +10,12 @@ use candle_core::Tensor;
 use num_complex::Complex;
 use rayon::prelude::*;
 
+use self::device::{Tables, gridding};
 use self::grid::Places;
 use self::window::{MAX_WIDTH, Window};
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::tensor::device::Gpu;
 use crate::tensor::fft::{Direction, Origin, Plan};
 use crate::tensor::{
     Buffer, Field, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch, vector,
@@ -42,6 +45,7 @@ pub struct Nufft {
     weights: Tensor,
     /// For each axis, what image points are multiplied by.
     apodization: Vec<Vec<f64>>,
+    tables: Tables,
 }
 
 impl Nufft {
@@ -123,6 +127,7 @@ impl Nufft {
             windows,
             weights: weights.to_dtype(space.dtype())?.to_device(space.device())?,
             apodization,
+            tables: Tables::default(),
         })
     }
 
@@ -191,6 +196,9 @@ impl Kernel for Gridding<'_> {
             }
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        Some(gridding(gpu, self.transform, self.back))
     }
 }
 

@@ -5,8 +5,10 @@ use num_complex::Complex;
 use rayon::prelude::*;
 
 use super::Nufft;
+use super::device::convolve;
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
+use crate::tensor::device::Gpu;
 use crate::tensor::fft::{self, Direction, Origin, Plan};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch};
 
@@ -145,5 +147,8 @@ impl Kernel for Convolve<'_> {
             out.chunks_exact_mut(n).zip(rows).for_each(|(o, (_, line))| o.copy_from_slice(&line[..n]));
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        convolve(gpu, self.0)
     }
 }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::linalg::LinearOperator;
 use crate::operator::separable::{AlongAxis, Sparse};
+use crate::tensor::device::{Gpu, Inset};
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
 /// An orthonormal wavelet with compact support.
@@ -220,6 +221,17 @@ impl Kernel for CopyBlock<'_> {
             });
         }
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let inset = Inset::at_start(self.block, self.full, self.components)?;
+        let (from, to) = (gpu.input(0), gpu.output(0));
+        Some(if self.into_full {
+            let items = gpu.output_len(0) / (self.full.iter().product::<usize>() * self.components);
+            gpu.put(&inset, items, from, to)
+        } else {
+            let items = gpu.input_len(0) / (self.full.iter().product::<usize>() * self.components);
+            gpu.cut(&inset, items, from, to)
+        })
     }
 }
 

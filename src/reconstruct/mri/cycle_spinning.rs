@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::linalg::{Proximal, Steps};
+use crate::tensor::device::Gpu;
 use crate::tensor::random::Noise;
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, launch};
 
@@ -87,6 +88,10 @@ impl Kernel for Roll {
             out[row - by[2]..].copy_from_slice(&from[..by[2]]);
         });
         Ok(())
+    }
+    fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
+        let lengths = [self.depth, self.height, self.row];
+        Some(gpu.roll(gpu.input(0), gpu.output(0), gpu.output_len(0), lengths, self.by))
     }
 }
 

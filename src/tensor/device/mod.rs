@@ -105,6 +105,34 @@ macro_rules! arguments {
 }
 pub use arguments;
 
+/// A part of an array of three axes.
+#[derive(Clone, Copy, Debug)]
+pub struct Inset {
+    /// Points of the part along each axis.
+    pub sides: [usize; 3],
+    /// Points of the whole.
+    pub whole: [usize; 3],
+    /// Index in the whole of the part's first point.
+    pub corner: [usize; 3],
+    /// Elements of a point of the part and of the whole: the first ones are those of the part.
+    pub elements: [usize; 2],
+}
+
+impl Inset {
+    /// A part with the first point of the whole; none where there are more than three axes.
+    pub fn at_start(sides: &[usize], whole: &[usize], elements: usize) -> Option<Self> {
+        let pad = 3usize.checked_sub(sides.len())?;
+        let three = |of: &[usize]| std::array::from_fn(|a| if a < pad { 1 } else { of[a - pad] });
+        Some(Self { sides: three(sides), whole: three(whole), corner: [0; 3], elements: [elements; 2] })
+    }
+
+    fn arguments(&self, items: usize) -> (usize, Vec<Argument>) {
+        let n = items * self.sides.iter().product::<usize>() * self.elements[0];
+        let all = [self.sides, self.whole, self.corner].concat().into_iter().chain(self.elements);
+        (n, std::iter::once(n).chain(all).map(Argument::from).collect())
+    }
+}
+
 /// Memory on a device until it is dropped.
 pub(super) struct Memory {
     address: Address,
@@ -407,6 +435,49 @@ impl<'a> Gpu<'a> {
     /// As [`Gpu::run`].
     pub fn scale(&self, x: Address, elements: usize, factor: f64) -> Result<()> {
         self.run(&LAYOUT, "scale", elements, arguments![x, elements, factor])
+    }
+
+    /// Parts ← their places in so many wholes.
+    ///
+    /// # Errors
+    /// As [`Gpu::run`].
+    pub fn cut(&self, inset: &Inset, items: usize, whole: Address, part: Address) -> Result<()> {
+        let (n, sizes) = inset.arguments(items);
+        self.run(&LAYOUT, "cut", n, &[arguments![whole, part], &sizes].concat())
+    }
+
+    /// The reverse; what lies around the parts stays.
+    ///
+    /// # Errors
+    /// As [`Gpu::run`].
+    pub fn put(&self, inset: &Inset, items: usize, part: Address, whole: Address) -> Result<()> {
+        let (n, sizes) = inset.arguments(items);
+        self.run(&LAYOUT, "put", n, &[arguments![part, whole], &sizes].concat())
+    }
+
+    /// to[z, y, x] ← from[(z + a) mod depth, (y + b) mod height, (x + c) mod width] for `n` elements in arrays of these
+    /// three lengths, moved by (a, b, c).
+    ///
+    /// # Errors
+    /// As [`Gpu::run`].
+    pub fn roll(
+        &self,
+        from: Address,
+        to: Address,
+        n: usize,
+        lengths: [usize; 3],
+        by: [usize; 3],
+    ) -> Result<()> {
+        let ([depth, height, width], [a, b, c]) = (lengths, by);
+        self.run(&LAYOUT, "roll", n, arguments![from, to, n, depth, height, width, a, b, c])
+    }
+
+    /// Fills so many elements with zeros.
+    ///
+    /// # Errors
+    /// As [`Gpu::run`].
+    pub fn clear(&self, x: Address, elements: usize) -> Result<()> {
+        self.run(&LAYOUT, "clear", elements, arguments![x, elements])
     }
 
     /// Copies elements.

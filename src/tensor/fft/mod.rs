@@ -142,7 +142,7 @@ fn on_device(gpu: &Gpu, items: usize, axes: [usize; 3], direction: Direction, ou
 }
 
 /// out ← the transform of arrays about their middle.
-fn centred(
+pub(crate) fn centred(
     gpu: &Gpu,
     items: usize,
     axes: [usize; 3],
