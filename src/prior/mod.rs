@@ -11,6 +11,7 @@ mod layer;
 pub mod mixture;
 pub mod network;
 pub mod parametrization;
+mod precision;
 pub mod schedule;
 mod shipped;
 pub mod train;
@@ -20,6 +21,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::tensor::{Field, Space};
 
+pub use precision::{Precision, precision, set_precision};
 pub use shipped::names as shipped_names;
 
 /// A denoiser D(x, σ) = E[x₀ | x₀ + σ n = x] of images.

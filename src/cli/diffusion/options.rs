@@ -4,7 +4,7 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::prior::{Denoiser, checkpoint::Prior};
+use wellposed::prior::{Denoiser, Precision, checkpoint::Prior, set_precision};
 use wellposed::tensor::Field;
 
 use super::Method;
@@ -28,6 +28,30 @@ pub enum Compute {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+}
+
+/// What the network's convolutions multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// Single precision.
+    #[default]
+    F32,
+    /// NVIDIA's TensorFloat-32: 11 bits.
+    Tf32,
+    /// bfloat16: 8 bits.
+    Bf16,
+}
+
+impl Rounding {
+    /// Rounds all networks so from now on.
+    pub fn set(self) {
+        set_precision(match self {
+            Self::F32 => Precision::F32,
+            Self::Tf32 => Precision::Tf32,
+            Self::Bf16 => Precision::Bf16,
+        });
+    }
 }
 
 /// Options of the diffusion methods; the classical ones take none of them.
@@ -68,6 +92,10 @@ pub struct Options {
     /// Where everything is computed: cpu, or (CT, in a build with the feature `cuda`) cuda [default: cpu].
     #[arg(long, value_enum, value_name = "DEVICE")]
     device: Option<Compute>,
+    /// What the network's convolutions multiply, with --device cuda: numbers of fewer bits are several times as fast; what
+    /// that costs is in docs/performance.md [default: f32].
+    #[arg(long, value_enum, value_name = "TYPE")]
+    precision: Option<Rounding>,
     /// Bound of the working memory in GiB: how many slices go through the network at once [default: 4]; classical
     /// methods of CT reconstruct slab by slab where the volume needs more.
     #[arg(long, value_name = "GIB")]
@@ -83,6 +111,7 @@ pub struct Chosen {
     pub seed: u64,
     pub start: Start,
     pub device: Compute,
+    pub precision: Rounding,
     pub memory_gib: f64,
     #[serde(skip)]
     pub resume: bool,
@@ -115,6 +144,7 @@ impl Options {
             ("--start", self.start.is_some()),
             ("--resume", self.resume),
             ("--device", self.device.is_some()),
+            ("--precision", self.precision.is_some()),
         ];
         match given.iter().find(|(_, given)| *given) {
             Some((flag, _)) => Err(Failure::Usage(format!("{flag}: {name} is no diffusion method"))),
@@ -141,6 +171,11 @@ impl Options {
             let reason = "this build runs on the CPU; one with `--features cuda` has it";
             return Err(Failure::usage("--device", "cuda", reason));
         }
+        let precision = self.precision.unwrap_or_default();
+        if device == Compute::Cpu && precision != Rounding::F32 {
+            let reason = "the processor gains nothing by it; `prior eval --precision` shows what it costs";
+            return Err(Failure::usage("--precision", format!("{precision:?}").to_lowercase(), reason));
+        }
         let samples = self.samples.unwrap_or(1) as usize;
         if samples > 1 && !method.draws() {
             let reason = format!("{} finds one image and draws no samples", method.name());
@@ -153,6 +188,7 @@ impl Options {
             seed: self.seed.unwrap_or(0),
             start: self.start.unwrap_or(method.start()),
             device,
+            precision,
             memory_gib,
             resume: self.resume,
         })
@@ -190,11 +226,12 @@ impl Chosen {
         }
     }
 
-    /// Opens the prior on a device.
+    /// Opens the prior on a device, and rounds as was asked for.
     ///
     /// # Errors
     /// An unknown name, a damaged file, or a prior of another kind of image than `field`.
     pub fn open(&self, field: Field, what: &str, device: &Device) -> Outcome<Prior> {
+        self.precision.set();
         let prior = Prior::find_on(&self.prior, device).map_err(|error| match error {
             Error::Parameter { .. } => Failure::Usage(format!("--prior: {error}")),
             error => Failure::Run(error),

@@ -15,6 +15,7 @@ use wellposed::tensor::{Field, Space, vector};
 
 use super::slices::{self, Cutting};
 use crate::cli::console;
+use crate::cli::diffusion::Rounding;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::view::Window;
 
@@ -39,6 +40,9 @@ pub struct Arguments {
     /// Seed of the noise.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// What the network's convolutions multiply: shows what a GPU's tf32 or bf16 would cost.
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE")]
+    precision: Rounding,
     #[command(flatten)]
     cutting: Cutting,
     /// Print one JSON object.
@@ -63,6 +67,7 @@ struct Report<'a> {
     volumes: usize,
     images: usize,
     seed: u64,
+    precision: Rounding,
     /// L of the PSNR: the width of the data range.
     data_range: f64,
     levels: Vec<Level>,
@@ -78,6 +83,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let cutting = Cutting { window: arguments.cutting.window.or(own), ..arguments.cutting.clone() };
     // A complex prior sees magnitudes, of phase 0.
     let range = if card.channels == 2 { (0.0, card.range.1) } else { card.range };
+    arguments.precision.set();
     let start = Instant::now();
     let subjects = slices::read(&slices::volumes(&arguments.volumes)?, &cutting, range)?;
     let images = images(&subjects, arguments.slices, card.channels)?;
@@ -93,6 +99,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
         volumes: subjects.len(),
         images: images.len(),
         seed: arguments.seed,
+        precision: arguments.precision,
         data_range: peak,
         levels,
         seconds: start.elapsed().as_secs_f64(),

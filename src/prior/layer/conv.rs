@@ -9,6 +9,7 @@ use super::ops::{done, map, read, slice};
 use crate::error::{Error, Result};
 use crate::prior::kernel::conv::{self, Geometry, weight_gradient};
 use crate::prior::kernel::map::{self as maps, Map};
+use crate::prior::{Precision, precision};
 use crate::tensor::Real;
 
 /// A convolution with kernels of size 1 or 3.
@@ -70,8 +71,9 @@ impl Conv {
             let expected = format!("[images, height, width, {}], large enough for the kernel", g.inputs);
             return Err(Error::shape("argument of a convolution", expected, x.dims()));
         }
-        if !x.device().is_cpu() {
-            return self.portable(x);
+        let precision = precision();
+        if !x.device().is_cpu() || precision != Precision::F32 {
+            return self.portable(x, precision);
         }
         let x = x.contiguous()?;
         // Weights may have been reshaped since they were fetched; biases are as they came.
@@ -100,13 +102,13 @@ impl Conv {
         Ok(conv::Conv::new(self.geometry, f32::to_vec(&self.weight)?, f32::to_vec(&self.bias)?))
     }
 
-    /// The same by candle's operations, on any device.
-    pub(super) fn portable(&self, x: &Tensor) -> Result<Tensor> {
+    /// The same by candle's operations, on any device and in any precision.
+    pub(super) fn portable(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
         let Geometry { stride, before, after, .. } = self.geometry;
         let x = x.permute((0, 3, 1, 2))?;
         let x = x.pad_with_zeros(2, before, after)?.pad_with_zeros(3, before, after)?.contiguous()?;
-        let y = x.conv2d(&self.weight, 0, stride, 1, 1)?.permute((0, 2, 3, 1))?;
-        Ok(y.broadcast_add(&self.bias)?)
+        let y = precision.factor(&x)?.conv2d(&precision.factor(&self.weight)?, 0, stride, 1, 1)?;
+        Ok(precision.product(y.permute((0, 2, 3, 1))?)?.broadcast_add(&self.bias)?)
     }
 }
 

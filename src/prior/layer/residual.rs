@@ -9,6 +9,7 @@ use super::{Conv, Dense, Fetch, Norm, Resampling, add, add_rows, resampled};
 use crate::error::Result;
 use crate::prior::kernel::map::{self as maps, Map};
 use crate::prior::kernel::residual as kernel;
+use crate::prior::{Precision, precision};
 use crate::tensor::Real;
 
 /// How the noise level enters.
@@ -103,7 +104,8 @@ impl Residual {
 
     /// The block for x [images, height, width, channels] and SiLU of the embedding [images, features].
     pub fn apply(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
-        let fits = x.device().is_cpu() && !embedding.track_op() && x.dim(3)? == self.channels;
+        let exact = precision() == Precision::F32;
+        let fits = x.device().is_cpu() && exact && !embedding.track_op() && x.dim(3)? == self.channels;
         let Some(block) = fits.then(|| self.fused()).transpose()?.flatten() else {
             return self.layers(x, embedding);
         };
@@ -146,7 +148,7 @@ impl Residual {
         })
     }
 
-    /// The block layer by layer: with weights that learn, changes of resolution, or on another device.
+    /// The block layer by layer: with weights that learn, changes of resolution, on another device, or rounded.
     pub(super) fn layers(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let mut h = self.norm1.silu(x)?;
         let mut x = x.clone();

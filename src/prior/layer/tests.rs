@@ -8,6 +8,7 @@ use super::ops::{add, add_rows, concatenate};
 use super::resample::{Separable, fold, unfold};
 use super::{Conv, Modulation, Names, Norm, Resampling, Residual, Shape};
 use crate::error::Result;
+use crate::prior::Precision;
 use crate::prior::kernel::conv::Geometry;
 use crate::prior::kernel::norm::Norm as Settings;
 use crate::tensor::Space;
@@ -62,9 +63,31 @@ fn convolutions() {
         let (w, b) = (draw(&[outputs, inputs, size, size], 2), draw(&[outputs], 3));
         let conv = |v: &[&Tensor]| Conv::new(geometry, v[1].clone(), v[2].clone());
         let name = format!("{geometry:?} on {height} × {width}");
-        agree(&name, &[&x, &w, &b], |v| conv(v).apply(v[0]), |v| conv(v).portable(v[0]));
+        agree(&name, &[&x, &w, &b], |v| conv(v).apply(v[0]), |v| conv(v).portable(v[0], Precision::F32));
         let constant = Conv::new(geometry, w.as_tensor().detach(), b.as_tensor().detach());
-        agree(&name, &[&x], |v| constant.apply(v[0]), |v| constant.portable(v[0]));
+        agree(&name, &[&x], |v| constant.apply(v[0]), |v| constant.portable(v[0], Precision::F32));
+    }
+}
+
+#[test]
+fn rounded_convolutions_differ_by_their_bits() {
+    let geometry = Geometry { inputs: 48, outputs: 32, size: 3, stride: 1, before: 1, after: 1 };
+    let x = draw(&[2, 13, 7, 48], 1);
+    let (w, b) = (draw(&[32, 48, 3, 3], 2), draw(&[32], 3));
+    let conv = Conv::new(geometry, w.as_tensor().detach(), b.as_tensor().detach());
+    let both = |precision| {
+        let y = conv.portable(&x, precision).unwrap();
+        let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        (y.clone(), gradients.get(&x).unwrap().clone())
+    };
+    let exact = both(Precision::F32);
+    // Half a unit of the last bit of two factors, in the mean of many products; bf16 rounds the result, too.
+    for (precision, bit) in [(Precision::Tf32, 2f64.powi(-11)), (Precision::Bf16, 2f64.powi(-8))] {
+        let rounded = both(precision);
+        for (found, expected) in [(rounded.0, &exact.0), (rounded.1, &exact.1)] {
+            let error = relative_difference(&found, expected).unwrap();
+            assert!(0.2 * bit < error && error < 2.0 * bit, "{precision:?}: {error:e}");
+        }
     }
 }
 
