@@ -8,6 +8,9 @@ use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Space, memory};
 
 fn denoiser(c: &mut Criterion) {
+    // As the command-line tool does.
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     memory::keep_freed();
     let prior = Prior::find("ct").expect("the CT prior comes along").denoiser;
     let space = Space::real(&[256, 256], DType::F32, &Device::Cpu);

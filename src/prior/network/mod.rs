@@ -20,7 +20,8 @@ pub mod unet;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::prior::Pullback;
@@ -58,6 +59,19 @@ impl<G: Graph> Grouped<G> {
         (0..images).step_by(TOGETHER).map(part).collect()
     }
 
+    /// What `work` makes of every part: several at a time on the processor, where candle runs much on one thread.
+    fn each<T: Send, R: Send>(
+        device: &Device,
+        parts: Vec<T>,
+        work: impl Fn(T) -> Result<R> + Send + Sync,
+    ) -> Result<Vec<R>> {
+        if device.is_cpu() {
+            parts.into_par_iter().map(work).collect()
+        } else {
+            parts.into_iter().map(work).collect()
+        }
+    }
+
     fn times(x: &Tensor, time: f64) -> Result<Tensor> {
         Ok(Tensor::full(time as f32, x.dim(0)?, x.device())?)
     }
@@ -73,31 +87,22 @@ impl<G: Graph + 'static> Network for Grouped<G> {
     }
 
     fn forward(&self, x: &Tensor, time: f64) -> Result<Tensor> {
-        let parts = Self::parts(x)?
-            .iter()
-            .map(|x| self.0.run(x, &Self::times(x, time)?))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&parts, 0)?)
+        let run = |x: Tensor| self.0.run(&x, &Self::times(&x, time)?);
+        Ok(Tensor::cat(&Self::each(x.device(), Self::parts(x)?, run)?, 0)?)
     }
 
     fn forward_vjp(&self, x: &Tensor, time: f64) -> Result<(Tensor, Pullback)> {
-        let mut traces = Vec::new();
-        let mut values = Vec::new();
-        for x in Self::parts(x)? {
+        let run = |x: Tensor| {
             let x = Var::from_tensor(&x)?;
             let value = self.0.run(x.as_tensor(), &Self::times(&x, time)?)?;
-            values.push(value.detach());
-            traces.push((x, value));
-        }
+            Ok((x, value))
+        };
+        let traces = Self::each(x.device(), Self::parts(x)?, run)?;
+        let values: Vec<Tensor> = traces.iter().map(|(_, value)| value.detach()).collect();
         let pull = move |g: &Tensor| {
-            let mut start = 0;
-            let mut out = Vec::new();
-            for (x, value) in traces {
-                let g = g.narrow(0, start, value.dim(0)?)?.contiguous()?;
-                start += value.dim(0)?;
-                out.push(gradient(&x, &value, &g)?);
-            }
-            Ok(Tensor::cat(&out, 0)?)
+            let back = |((x, value), g): ((Var, Tensor), Tensor)| gradient(&x, &value, &g);
+            let pairs = traces.into_iter().zip(Self::parts(g)?).collect();
+            Ok(Tensor::cat(&Self::each(g.device(), pairs, back)?, 0)?)
         };
         Ok((Tensor::cat(&values, 0)?, Pullback::new(pull)))
     }
