@@ -144,7 +144,7 @@ fn score_sde(file: File, path: &Path, tensors: &mut Tensors) -> Result<Prior> {
     let scaled = |sde| Times::Continuous { sde, scale: 999.0 };
     let prediction = match &*config.sde {
         "vesde" => Prediction::Score(Times::Sigma),
-        // The published code divides the output by the standard deviation: it is −ε.
+        // The published code turns the output's sign and divides it by the standard deviation: it is ε.
         "vpsde" => Prediction::Noise(scaled(Sde::VP)),
         "subvpsde" => Prediction::Noise(scaled(Sde::SUB_VP)),
         other => {
@@ -155,10 +155,9 @@ fn score_sde(file: File, path: &Path, tensors: &mut Tensors) -> Result<Prior> {
         "vesde" => format!("score, variance exploding, σ {} to {}", config.sigma_min, config.sigma_max),
         sde => format!("noise, {sde}"),
     };
-    let negated = config.sde != "vesde";
     let range = if config.centered { (-1.0, 1.0) } else { (0.0, 1.0) };
     let size = config.image_size;
-    let graph = NcsnPp::new(config, &mut |name, shape| tensors.fetch(name, shape))?.negated(negated);
+    let graph = NcsnPp::new(config, &mut |name, shape| tensors.fetch(name, shape))?;
     let description = description(file, path, tensors, "NCSN++ of score-SDE", range, says);
     Description { size: Some([size; 2]), ..description }.prior(graph, prediction)
 }

@@ -118,6 +118,9 @@ impl Prior {
     }
 }
 
+#[cfg(test)]
+mod tests;
+
 /// What the reader of a format knows of a prior.
 struct Description {
     name: String,

@@ -48,7 +48,8 @@ impl Tensors {
         if bytes.starts_with(b"PK\x03\x04") {
             return Self::from_torch(&bytes, path);
         }
-        if bytes.starts_with(b"\x80") {
+        // So may the length begin that a safetensors file begins with; its header follows.
+        if bytes.starts_with(b"\x80") && bytes.get(8) != Some(&b'{') {
             let reason = "a PyTorch file of the old kind; load it and save it again with torch.save";
             return Err(Error::format(path, reason));
         }

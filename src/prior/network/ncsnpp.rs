@@ -274,8 +274,6 @@ pub struct NcsnPp {
     middle: (Residual, Attention, Residual),
     decoder: Vec<Rise>,
     out: Option<(Norm, Conv)>,
-    /// The output's sign, turned where the file's network gives −ε.
-    sign: f64,
 }
 
 impl NcsnPp {
@@ -343,12 +341,7 @@ impl NcsnPp {
             "none" => Some((m.norm(channels)?, m.conv([channels, c.num_channels])?)),
             _ => None,
         };
-        Ok(Self { fourier, embed, conv_in, encoder, middle, decoder, out, config, sign: 1.0 })
-    }
-
-    /// The network with its output negated, or as it is.
-    pub fn negated(self, negated: bool) -> Self {
-        Self { sign: if negated { -self.sign } else { self.sign }, ..self }
+        Ok(Self { fourier, embed, conv_in, encoder, middle, decoder, out, config })
     }
 
     /// SiLU of the embedding of the times [images].
@@ -493,7 +486,6 @@ impl Graph for NcsnPp {
             (None, None) => h,
         };
         let y = y.permute((0, 3, 1, 2))?.contiguous()?;
-        let y = if self.sign < 0.0 { y.neg()? } else { y };
         if self.config.scale_by_sigma {
             return Ok(y.broadcast_div(&times.reshape(((), 1, 1, 1))?)?);
         }
