@@ -138,6 +138,7 @@ struct Part {
 }
 
 impl Convolve<'_> {
+    /// The same on a device, all planes at once.
     fn device(&self, gpu: &Gpu) -> Result<()> {
         let Grid { padded, corner, sources, image } = self.grid;
         // What each row and column of the grid holds, and what of the grid each row and column of the image adds up.
@@ -160,29 +161,22 @@ impl Convolve<'_> {
         let planes = gpu.output_len(0) / pixels;
         let grids = planes.div_ceil(2);
         let grid = gpu.scratch(2 * grids * points)?;
-        let gather =
-            |from, to, [rows, columns]: [_; 2], n: usize, to_side: &[usize; 2], from_side: &[usize; 2]| {
-                let arrays = arguments![from, to, rows, columns, n, to_side[0], to_side[1]];
-                let onto_grid = to_side == padded && to == grid;
-                let factor = if onto_grid { 1.0 } else { 1.0 / points as f64 };
-                let rest = arguments![
-                    from_side[0],
-                    from_side[1],
-                    planes,
-                    mixed || !onto_grid,
-                    mixed || onto_grid,
-                    factor
-                ];
-                gpu.run(&PROGRAM, "gather", n, &[arrays, rest].concat())
-            };
-        let held = [lists(held(0).collect())?, lists(held(1).collect())?];
-        gather(gpu.input(0), grid, held, 2 * grids * points, padded, image)?;
+        let gather = |onto_grid: bool, [rows, columns]: [_; 2]| {
+            let (from, to) = if onto_grid { (gpu.input(0), grid) } else { (grid, gpu.output(0)) };
+            let ([h, w], [from_h, from_w]) = if onto_grid { (*padded, *image) } else { (*image, *padded) };
+            let n = if onto_grid { 2 * grids * points } else { planes * pixels };
+            // The two transforms together lack this factor.
+            let factor = if onto_grid { 1.0 } else { 1.0 / points as f64 };
+            let arrays = arguments![from, to, rows, columns, n, h, w, from_h, from_w, planes];
+            let order = arguments![mixed || !onto_grid, mixed || onto_grid, factor];
+            gpu.run(&PROGRAM, "gather", n, &[arrays, order].concat())
+        };
+        gather(true, [lists(held(0).collect())?, lists(held(1).collect())?])?;
         gpu.fourier(padded, grids, false, grid)?;
         let n = grids * points;
         gpu.run(&PROGRAM, "transfer", n, arguments![grid, gpu.input(1), n, points, self.adjoint])?;
         gpu.fourier(padded, grids, true, grid)?;
-        let added = [lists(added(0).collect())?, lists(added(1).collect())?];
-        gather(grid, gpu.output(0), added, planes * pixels, image, padded)
+        gather(false, [lists(added(0).collect())?, lists(added(1).collect())?])
     }
 
     fn parts(&self, planes: usize) -> Vec<Part> {
