@@ -2,15 +2,14 @@
 
 use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
-use wellposed::prior::Denoiser;
 use wellposed::prior::checkpoint::Prior;
+use wellposed::prior::{Denoiser, leave_threads_to_rayon};
 use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Space, memory};
 
 fn denoiser(c: &mut Criterion) {
-    // As the command-line tool does.
     // SAFETY: no other thread runs yet.
-    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    unsafe { leave_threads_to_rayon() };
     memory::keep_freed();
     let prior = Prior::find("ct").expect("the CT prior comes along").denoiser;
     let space = Space::real(&[256, 256], DType::F32, &Device::Cpu);

@@ -7,10 +7,10 @@ use candle_core::{DType, Device};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use wellposed::linalg::LinearOperator;
 use wellposed::operator::ct::{ImageGrid, ParallelBeam, RayTransform};
-use wellposed::prior::Denoiser;
 use wellposed::prior::checkpoint::Prior;
 use wellposed::prior::gaussian::Gaussian;
 use wellposed::prior::schedule::Sde;
+use wellposed::prior::{Denoiser, leave_threads_to_rayon};
 use wellposed::sampler::{
     AdmmTv, Daps, DiffusionMbir, Dps, Guided, PiGdm, Problem, RedDiff, Sampler, ScoreSde, sample,
 };
@@ -36,9 +36,8 @@ fn all() -> Vec<Box<dyn Sampler>> {
 }
 
 fn samplers(c: &mut Criterion) {
-    // As the command-line tool does.
     // SAFETY: no other thread runs yet.
-    unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    unsafe { leave_threads_to_rayon() };
     memory::keep_freed();
     let network = Prior::find("ct").expect("the CT prior comes along").denoiser;
     let white = Gaussian::white(&[128, 128], 0.0, 0.5).expect("valid");

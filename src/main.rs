@@ -5,11 +5,7 @@ use std::process::ExitCode;
 mod cli;
 
 fn main() -> ExitCode {
-    // Networks take images on all of rayon's threads. candle's own pool, whose threads wait for each other actively, would
-    // be in their way.
-    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
-        // SAFETY: no other thread runs yet.
-        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
-    }
+    // SAFETY: no other thread runs yet.
+    unsafe { wellposed::prior::leave_threads_to_rayon() };
     cli::main()
 }

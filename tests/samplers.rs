@@ -197,6 +197,19 @@ fn a_mirrored_prior_sees_the_mirror_image() {
         let found = pixels(found.tensor());
         assert!((0..60).all(|i| (found[i] - denoised[place(i)]).abs() < 1e-12), "{axes:?}");
     }
+    // In turn as they are, along the last axis, the one before it, and both.
+    let shape = [3, 4];
+    let mean: Vec<f64> = (0..12).map(f64::from).collect();
+    let ramp = Gaussian::new(&shape, mean, (Array2::<f64>::eye(12) * 1e-18).view()).unwrap();
+    for (step, axes) in [&[][..], &[1], &[0], &[1, 0], &[]].into_iter().enumerate() {
+        let problem = Problem::unconditional(&ramp, &[1, 3, 4], DType::F64, &Device::Cpu).unwrap();
+        let sampler = Guided { steps: step + 1, mirrored: true, ..Guided::default() };
+        let found = sample(&sampler, &problem, 3, &mut ()).unwrap().value.squeeze(0).unwrap();
+        let image = Tensor::arange(0f64, 12.0, &Device::Cpu).unwrap().reshape(&shape).unwrap();
+        let expected = image.flip(axes).unwrap();
+        let off = (found - expected).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(off.to_scalar::<f64>().unwrap() < 1e-6, "step {step}");
+    }
     // A prior that is its own mirror image doesn't notice.
     let white = Gaussian::white(&[3, 4], 0.0, 0.8).unwrap();
     let a = Dense::blur();

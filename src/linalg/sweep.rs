@@ -1,5 +1,7 @@
 //! One pass over memory that updates arrays and adds up sums for each batch item.
 
+use std::array::{from_mut, from_ref};
+
 use rayon::prelude::*;
 
 use crate::tensor::Real;
@@ -95,7 +97,9 @@ impl<T: Real> Task<T> for Towards<'_, T> {
         match factors {
             None => {
                 next.iter().zip(x).for_each(|(next, x)| towards(rho, next, x, &mut sums));
-                last.iter().zip(tail).for_each(|(next, x)| one_towards(rho, *next, x, &mut sums));
+                last.iter()
+                    .zip(tail)
+                    .for_each(|(next, x)| towards(rho, from_ref(next), from_mut(x), &mut sums));
             }
             Some((sigma, factors)) => {
                 let (factors, ends) = factors.as_chunks::<8>();
@@ -104,7 +108,7 @@ impl<T: Real> Task<T> for Towards<'_, T> {
                     towards(rho, &next, x, &mut sums);
                 }
                 for ((v, factor), x) in last.iter().zip(ends).zip(tail) {
-                    one_towards(rho, *factor * (*x + sigma * *v), x, &mut sums);
+                    towards(rho, &[*factor * (*x + sigma * *v)], from_mut(x), &mut sums);
                 }
             }
         }
@@ -113,19 +117,16 @@ impl<T: Real> Task<T> for Towards<'_, T> {
 }
 
 #[inline(always)]
-fn towards<T: Real>(rho: T, next: &[T; 8], x: &mut [T; 8], [moved, total]: &mut [[f64; 8]; 2]) {
-    for l in 0..8 {
+fn towards<T: Real, const N: usize>(
+    rho: T,
+    next: &[T; N],
+    x: &mut [T; N],
+    [moved, total]: &mut [[f64; 8]; 2],
+) {
+    for l in 0..N {
         let off = next[l] - x[l];
         moved[l] += (off * off).as_f64();
         total[l] += (next[l] * next[l]).as_f64();
         x[l] += rho * off;
     }
-}
-
-#[inline(always)]
-fn one_towards<T: Real>(rho: T, next: T, x: &mut T, [moved, total]: &mut [[f64; 8]; 2]) {
-    let off = next - *x;
-    moved[0] += (off * off).as_f64();
-    total[0] += (next * next).as_f64();
-    *x += rho * off;
 }

@@ -23,14 +23,3 @@ KERNEL(gather, const REAL *from, REAL *to, const double *rows, const double *col
             }
     to[place(to_mixed, plane, point, points)] = (REAL)factor * sum;
 }
-
-// grid ← transfer · grid, or its conjugate.
-KERNEL(transfer, REAL *grid, const REAL *response, Int n, Int points, Int conjugate) {
-    Int index = element();
-    if (index >= n) return;
-    Int point = index - quotient(index, points) * points;
-    REAL c = response[2 * point], s = conjugate ? -response[2 * point + 1] : response[2 * point + 1];
-    REAL re = grid[2 * index], im = grid[2 * index + 1];
-    grid[2 * index] = c * re - s * im;
-    grid[2 * index + 1] = c * im + s * re;
-}

@@ -9,6 +9,7 @@ use crate::linalg::LinearOperator;
 use crate::operator::blur::Boundary;
 use crate::tensor::device::{Gpu, Program, arguments};
 use crate::tensor::fft::{Direction, Origin, Plan};
+use crate::tensor::vector::{Weights, multiply_on_device};
 use crate::tensor::{Buffer, Field, Kernel, Real, Space, Workspace, as_complex, launch};
 
 static PROGRAM: Program = Program { name: "convolution", source: include_str!("convolution.cu") };
@@ -173,8 +174,8 @@ impl Convolve<'_> {
         };
         gather(true, [lists(held(0).collect())?, lists(held(1).collect())?])?;
         gpu.fourier(padded, grids, false, grid)?;
-        let n = grids * points;
-        gpu.run(&PROGRAM, "transfer", n, arguments![grid, gpu.input(1), n, points, self.adjoint])?;
+        let kind = if self.adjoint { Weights::Conjugate } else { Weights::Complex };
+        multiply_on_device(gpu, kind, (gpu.input(1), 2 * points), grid, grid, 2 * grids * points)?;
         gpu.fourier(padded, grids, true, grid)?;
         gather(false, [lists(added(0).collect())?, lists(added(1).collect())?])
     }

@@ -124,7 +124,7 @@ impl Kernel for Place {
         Some(if self.crop {
             gpu.cut(&inset, gpu.output_len(0) / small, from, to)
         } else {
-            gpu.clear(to, gpu.output_len(0))
+            gpu.fill(to, gpu.output_len(0), 0.0)
                 .and_then(|()| gpu.put(&inset, gpu.input_len(0) / small, from, to))
         })
     }

@@ -4,9 +4,8 @@
 //! score(x, σ) = (D(x, σ) − x)/σ² and the noise estimate is ε̂ = (x − D)/σ. A variance-preserving state is
 //! x_vp = √ᾱ x with σ = √((1−ᾱ)/ᾱ); see [`schedule`].
 //!
-//! Networks take the images of a batch on all of rayon's threads. candle's own threads are in their way: set the environment
-//! variable `CANDLE_NUM_THREADS` to 1 before the program starts, or at the start of `main`, as the command-line tool does
-//! (a fifth less time for gradients of eight images on two cores).
+//! Networks take the images of a batch on all of rayon's threads. candle's own threads are in their way: see
+//! [`leave_threads_to_rayon`].
 
 pub mod checkpoint;
 pub mod gaussian;
@@ -48,6 +47,25 @@ pub trait Denoiser: Send + Sync + std::fmt::Debug {
 
     /// D(x, σ), and the map c ↦ J_D(x)ᵀ c at the same point.
     fn denoise_vjp(&self, x: &Tensor, sigma: f64) -> Result<(Tensor, Pullback)>;
+}
+
+/// Keeps candle from computing on threads of its own, which wait for each other actively and are in the way of rayon's,
+/// on which networks take the images of a batch: a fifth less time for gradients of eight images on two cores. The
+/// environment variable `CANDLE_NUM_THREADS`, which this sets to 1, is left as it is where the user has set it.
+///
+/// ```
+/// // SAFETY: no other thread runs yet.
+/// unsafe { wellposed::prior::leave_threads_to_rayon() };
+/// assert!(std::env::var_os("CANDLE_NUM_THREADS").is_some());
+/// ```
+///
+/// # Safety
+/// No other thread may read or write the environment meanwhile: call it at the start of `main`, before candle computes.
+pub unsafe fn leave_threads_to_rayon() {
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: the caller answers for it.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
 }
 
 type Pull = dyn FnOnce(&Tensor) -> Result<Tensor> + Send;

@@ -73,8 +73,7 @@ impl Guided {
             stepper: Stepper::PlugAndPlay,
             consistency: Consistency::Learned { error, iterations: 20 },
             clip: true,
-            last: None,
-            mirrored: false,
+            ..Self::default()
         }
     }
 
@@ -101,21 +100,14 @@ impl Guided {
     pub fn ddnm() -> Self {
         Self { consistency: Consistency::NullSpace { iterations: 30, tolerance: 1e-4 }, ..Self::dds() }
     }
-}
 
-impl Guided {
     /// The axes of an image along which the prior sees it mirrored in a step.
     fn mirrored_axes(&self, problem: &Problem<'_>, step: usize) -> Vec<usize> {
         let rank = problem.image_space().shape().len();
         if !self.mirrored || rank < 2 {
             return Vec::new();
         }
-        [rank - 1, rank - 2]
-            .into_iter()
-            .enumerate()
-            .filter(|(bit, _)| step >> bit & 1 == 1)
-            .map(|(_, axis)| axis)
-            .collect()
+        (0..2).filter(|bit| step >> bit & 1 == 1).map(|bit| rank - 1 - bit).collect()
     }
 }
 

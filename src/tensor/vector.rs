@@ -8,7 +8,7 @@ use num_complex::Complex;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::tensor::device::{Gpu, Program, arguments};
+use crate::tensor::device::{Address, Gpu, Program, arguments};
 use crate::tensor::{Buffer, Field, Kernel, Real, as_complex, as_complex_mut, launch};
 
 static PROGRAM: Program = Program { name: "vector", source: include_str!("device/vector.cu") };
@@ -223,8 +223,7 @@ pub fn fill(value: f64, out: &mut Buffer) -> Result<()> {
             Ok(())
         }
         fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
-            let n = gpu.output_len(0);
-            Some(gpu.run(&PROGRAM, "fill", n, arguments![gpu.output(0), n, self.0]))
+            Some(gpu.fill(gpu.output(0), gpu.output_len(0), self.0))
         }
     }
     launch(Fill(value), &[], &mut [out])
@@ -322,20 +321,8 @@ pub fn multiply(w: &Tensor, weights: Weights, x: &Tensor, out: &mut Buffer) -> R
             Ok(())
         }
         fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
-            let (w, x, out) = (gpu.input(0), gpu.input(1), gpu.output(0));
-            let (n, period) = (gpu.output_len(0), gpu.input_len(0));
-            let complex = |sign: f64| {
-                gpu.run(&PROGRAM, "multiply_complex", n / 2, arguments![w, x, out, n / 2, period / 2, sign])
-            };
-            let real = |repeat: usize| {
-                gpu.run(&PROGRAM, "multiply_real", n, arguments![w, x, out, n, period, repeat])
-            };
-            Some(match self.0 {
-                Weights::Elementwise => real(1),
-                Weights::RealOnComplex => real(2),
-                Weights::Complex => complex(1.0),
-                Weights::Conjugate => complex(-1.0),
-            })
+            let w = (gpu.input(0), gpu.input_len(0));
+            Some(multiply_on_device(gpu, self.0, w, gpu.input(1), gpu.output(0), gpu.output_len(0)))
         }
     }
     let per_weight = if weights == Weights::RealOnComplex { 2 } else { 1 };
@@ -344,6 +331,28 @@ pub fn multiply(w: &Tensor, weights: Weights, x: &Tensor, out: &mut Buffer) -> R
     }
     same_count("product", x, out)?;
     launch(Multiply(weights), &[w, x], &mut [out])
+}
+
+/// [`multiply`] as a part of a launch: `n` elements of x and of out, and `period` of w. Both may be one array.
+pub(crate) fn multiply_on_device(
+    gpu: &Gpu,
+    weights: Weights,
+    (w, period): (Address, usize),
+    x: Address,
+    out: Address,
+    n: usize,
+) -> Result<()> {
+    let complex = |sign: f64| {
+        gpu.run(&PROGRAM, "multiply_complex", n / 2, arguments![w, x, out, n / 2, period / 2, sign])
+    };
+    let real =
+        |repeat: usize| gpu.run(&PROGRAM, "multiply_real", n, arguments![w, x, out, n, period, repeat]);
+    match weights {
+        Weights::Elementwise => real(1),
+        Weights::RealOnComplex => real(2),
+        Weights::Complex => complex(1.0),
+        Weights::Conjugate => complex(-1.0),
+    }
 }
 
 fn product<T: Real>(weights: Weights, w: &[T], x: &[T], out: &mut [T]) {

@@ -92,6 +92,20 @@ fn images_are_restored_from_linear_data_and_from_magnitudes() {
 }
 
 #[test]
+fn fewer_bits_cost_little() {
+    let folder = scanned();
+    let found = ["f32", "tf32", "bf16"].map(|precision| {
+        let arguments = format!("tiny.safetensors a.nii --sigmas 0.5 --slices 1 --precision {precision}");
+        let report = folder.run(&format!("prior eval {arguments} --json")).json();
+        assert_eq!(report["precision"], precision);
+        report["levels"][0]["denoised"].as_f64().unwrap()
+    });
+    let [exact, tf32, bf16] = found;
+    assert!(exact != tf32 && exact != bf16 && tf32 != bf16, "{found:?}");
+    assert!((exact - tf32).abs() < 1e-3 && (exact - bf16).abs() < 1e-2, "{found:?}");
+}
+
+#[test]
 fn several_samples_have_a_spread() {
     let folder = scanned();
     let arguments = "-m dds --steps 5 --samples 3 --plot r.png";
@@ -163,6 +177,8 @@ fn unusable_priors_and_options() {
     run("-m pnp --samples 3").fails(2, &["--samples", "pnp"]);
     run("-m dds --prior tiny.safetensors --memory 0.000001").fails(2, &["--memory", "GiB"]);
     run("-m dds --device cuda").fails(2, &["cuda"]);
+    run("-m dds --precision bf16").fails(2, &["--precision", "bf16", "processor"]);
+    run("-m fbp --precision bf16").fails(2, &["--precision", "fbp"]);
     tiny_prior(&folder, "complex.safetensors", json!({"channels": 2}));
     run("-m dds --prior complex.safetensors").fails(2, &["complex", "CT", "real"]);
     tiny_prior(&folder, "magnitude.safetensors", json!({"unit": "magnitude", "window": null}));

@@ -5,10 +5,7 @@ use crate::operator::mri::encode::{Pass, Sizes};
 use crate::tensor::device::{Argument, Gpu, Program, arguments};
 use crate::tensor::fft::{Direction, three, unitary, unscaled};
 
-/// Products with coil maps and phases where no index moves.
-pub(super) static COILS: Program = Program { name: "coils", source: include_str!("coils.cu") };
-
-static PROGRAM: Program = Program { name: "sense", source: include_str!("sense.cu") };
+pub(super) static PROGRAM: Program = Program { name: "sense", source: include_str!("sense.cu") };
 
 /// Coil images held at once, in complex numbers: 256 MiB of them in single precision.
 const HELD: usize = 1 << 25;
@@ -44,9 +41,9 @@ impl Group<'_> {
             |function, threads, parts: &[&[Argument]]| gpu.run(&PROGRAM, function, threads, &parts.concat());
         let transform = |direction| unscaled(gpu, images * coils, self.axes, direction, coil);
         let expand =
-            || call("expand", all, &[arguments![input, maps, coil, images, first, coils, sets], shape]);
+            || call("expand", all, &[arguments![input, maps, coil, true, images, first, coils, sets], shape]);
         let combine = |factor: f64| {
-            let head = arguments![coil, maps, out, images, first, coils, sets];
+            let head = arguments![coil, maps, out, true, images, first, coils, sets];
             call("combine", images * item, &[head, shape, arguments![factor]])
         };
         let (factor, rows) = (unitary(self.axes), self.rows);

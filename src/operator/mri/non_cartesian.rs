@@ -5,12 +5,12 @@ use num_complex::Complex;
 use rayon::prelude::*;
 
 use super::Encoding;
-use super::device::COILS;
+use super::device::PROGRAM;
 use crate::error::{Error, Result};
 use crate::linalg::{LinearOperator, PowerIteration};
 use crate::operator::{Nufft, Toeplitz};
 use crate::tensor::complex::{add_conjugate_product, multiply};
-use crate::tensor::device::{Gpu, arguments};
+use crate::tensor::device::{Argument, Gpu, arguments};
 use crate::tensor::{
     Buffer, Field, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch, vector,
 };
@@ -197,12 +197,11 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// A function of coils.cu.
-    fn on_device(self, gpu: &Gpu, function: &str) -> Result<()> {
-        let n = gpu.output_len(0) / 2;
-        let arrays = arguments![gpu.input(0), gpu.input(1), gpu.output(0), n];
-        let sizes = arguments![self.coils, self.sets, self.item];
-        gpu.run(&COILS, function, n, &[arrays, sizes].concat())
+    /// `expand` or `combine` of sense.cu, whose last arguments are `more`.
+    fn on_device(self, gpu: &Gpu, function: &str, images: usize, more: &[Argument]) -> Result<()> {
+        let arrays = arguments![gpu.input(0), gpu.input(1), gpu.output(0)];
+        let sizes = arguments![false, images, 0usize, self.coils, self.sets, 1usize, 1usize, self.item];
+        gpu.run(&PROGRAM, function, gpu.output_len(0) / 2, &[arrays, sizes, more].concat())
     }
 
     /// The maps of image `i`.
@@ -227,7 +226,7 @@ impl Kernel for Expand {
         Ok(())
     }
     fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
-        Some(self.0.on_device(gpu, "coil_images"))
+        Some(self.0.on_device(gpu, "expand", gpu.input_len(0) / 2 / self.0.item, &[]))
     }
 }
 
@@ -249,7 +248,7 @@ impl Kernel for Combine {
         Ok(())
     }
     fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
-        Some(self.0.on_device(gpu, "image"))
+        Some(self.0.on_device(gpu, "combine", gpu.output_len(0) / 2 / self.0.item, arguments![1.0]))
     }
 }
 

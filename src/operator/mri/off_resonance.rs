@@ -8,12 +8,13 @@ use num_complex::{Complex, Complex64};
 use rayon::prelude::*;
 
 use super::Encoding;
-use super::device::COILS;
+use super::device::PROGRAM;
 use crate::error::{Error, Result};
 use crate::linalg::dense::{Svd, matmul};
 use crate::linalg::{LinearOperator, PowerIteration};
 use crate::tensor::complex::{add_conjugate_product, multiply};
 use crate::tensor::device::{Gpu, arguments};
+use crate::tensor::vector::Weights;
 use crate::tensor::{Buffer, Kernel, Real, Space, Workspace, as_complex, as_complex_mut, launch, vector};
 
 /// Segments of the readout at most.
@@ -216,9 +217,14 @@ impl Kernel for Modulate {
         Ok(())
     }
     fn on_device(&self, gpu: &Gpu) -> Option<Result<()>> {
-        let (n, period) = (gpu.output_len(0) / 2, gpu.input_len(0) / 2);
-        let arrays = arguments![gpu.input(0), gpu.input(1), gpu.output(0), n, period, self.add];
-        Some(gpu.run(&COILS, "modulate", n, arrays))
+        let (w, x, out) = (gpu.input(0), gpu.input(1), gpu.output(0));
+        let (n, period) = (gpu.output_len(0), gpu.input_len(0));
+        Some(if self.add {
+            let arguments = arguments![w, x, out, n / 2, period / 2];
+            gpu.run(&PROGRAM, "add_conjugate_product", n / 2, arguments)
+        } else {
+            vector::multiply_on_device(gpu, Weights::Complex, (w, period), x, out, n)
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-// Cartesian multi-coil encoding: the passes around the Fourier transforms. Images [image, p], coil images
+// Multi-coil encoding: the passes around the Fourier transforms. Images [image, p], coil images
 // [image, coil, p], maps [set, coil, p], all complex with p in [n0, n1, n2]; coil images hold frequency or position zero
 // at index 0. `first` is the number of the first image of a group.
 
@@ -15,15 +15,15 @@ DEVICE REAL weight(const REAL *columns, Int q, Sizes s, Int rows) {
     return columns[column * rows + (row < 0 ? row + rows : row)];
 }
 
-// coil ← S x
-KERNEL(expand, const REAL *x, const REAL *maps, REAL *coil, Int images, Int first, Int coils, Int sets, Int n0, Int n1,
-       Int n2) {
+// coil ← S x; the middle of x goes to index 0 if it is `turned`.
+KERNEL(expand, const REAL *x, const REAL *maps, REAL *coil, Int turned, Int images, Int first, Int coils, Int sets, Int n0,
+       Int n1, Int n2) {
     Int index = element();
     Sizes s = {coils, sets, n0, n1, n2};
     Int size = volume(s), line = quotient(index, size), p = index - line * size;
     Int image = quotient(line, coils), c = line - image * coils;
     if (image >= images) return;
-    Int q = rotated(p, n0, n1, n2, false), set = first + image - quotient(first + image, sets) * sets;
+    Int q = turned ? rotated(p, n0, n1, n2, false) : p, set = first + image - quotient(first + image, sets) * sets;
     const REAL *a = x + 2 * ((first + image) * size + q), *m = maps + 2 * ((set * coils + c) * size + q);
     coil[2 * index] = m[0] * a[0] - m[1] * a[1];
     coil[2 * index + 1] = m[0] * a[1] + m[1] * a[0];
@@ -66,14 +66,14 @@ KERNEL(filter, REAL *coil, const REAL *columns, Int images, Int coils, Int n0, I
     coil[2 * index + 1] *= w * w;
 }
 
-// x ← factor · Σ conj(S) coil
-KERNEL(combine, const REAL *coil, const REAL *maps, REAL *x, Int images, Int first, Int coils, Int sets, Int n0, Int n1,
-       Int n2, double factor) {
+// x ← factor · Σ conj(S) coil; index 0 goes to the middle of x if it is `turned`.
+KERNEL(combine, const REAL *coil, const REAL *maps, REAL *x, Int turned, Int images, Int first, Int coils, Int sets, Int n0,
+       Int n1, Int n2, double factor) {
     Int index = element();
     Sizes s = {coils, sets, n0, n1, n2};
     Int size = volume(s), image = quotient(index, size), q = index - image * size;
     if (image >= images) return;
-    Int p = rotated(q, n0, n1, n2, true), set = first + image - quotient(first + image, sets) * sets;
+    Int p = turned ? rotated(q, n0, n1, n2, true) : q, set = first + image - quotient(first + image, sets) * sets;
     REAL re = 0, im = 0;
     for (Int c = 0; c < coils; c++) {
         const REAL *v = coil + 2 * ((image * coils + c) * size + p), *m = maps + 2 * ((set * coils + c) * size + q);
@@ -82,4 +82,13 @@ KERNEL(combine, const REAL *coil, const REAL *maps, REAL *x, Int images, Int fir
     }
     x[2 * (first * size + index)] = (REAL)factor * re;
     x[2 * (first * size + index) + 1] = (REAL)factor * im;
+}
+
+// out ← out + conj(w) x, n complex numbers and the weights repeated.
+KERNEL(add_conjugate_product, const REAL *w, const REAL *x, REAL *out, Int n, Int period) {
+    Int i = element();
+    if (i >= n) return;
+    const REAL *m = w + 2 * (i - quotient(i, period) * period), *a = x + 2 * i;
+    out[2 * i] += m[0] * a[0] + m[1] * a[1];
+    out[2 * i + 1] += m[0] * a[1] - m[1] * a[0];
 }

@@ -5,8 +5,9 @@ use super::grid::AXES;
 use crate::error::Result;
 use crate::tensor::device::{Address, Argument, Gpu, Inset, Program, Table, arguments};
 use crate::tensor::fft::{Direction, centred};
+use crate::tensor::vector::{Weights, multiply_on_device};
 
-pub(super) static PROGRAM: Program = Program { name: "nufft", source: include_str!("nufft.cu") };
+static PROGRAM: Program = Program { name: "nufft", source: include_str!("nufft.cu") };
 
 /// Images on the grid at once: enough for a card, without the memory of a volume.
 const ITEMS: usize = 16;
@@ -63,7 +64,7 @@ pub(super) fn gridding(gpu: &Gpu, transform: &Nufft, back: bool) -> Result<()> {
         } else {
             let image = gpu.scratch(2 * count * pixels)?;
             apodize(from, image, count)?;
-            gpu.clear(wide, 2 * count * points)?;
+            gpu.fill(wide, 2 * count * points, 0.0)?;
             gpu.put(&frame, count, image, wide)?;
             centred(gpu, count, grid, Direction::Forward, wide, turned)?;
             let arrays = arguments![gpu.input(1), turned, to, first];
@@ -88,10 +89,11 @@ pub(super) fn convolve(gpu: &Gpu, shape: &[usize]) -> Option<Result<()>> {
         for start in (0..items).step_by(ITEMS) {
             let count = ITEMS.min(items - start);
             let (n, offset) = (count * points, 2 * start * pixels * gpu.width());
-            gpu.clear(wide, 2 * n)?;
+            gpu.fill(wide, 2 * n, 0.0)?;
             gpu.put(&frame, count, gpu.input(0).further(offset), wide)?;
             centred(gpu, count, frame.whole, Direction::Forward, wide, turned)?;
-            gpu.run(&PROGRAM, "filter", n, arguments![turned, gpu.input(1), n, points])?;
+            let spectrum = (gpu.input(1), points);
+            multiply_on_device(gpu, Weights::RealOnComplex, spectrum, turned, turned, 2 * n)?;
             centred(gpu, count, frame.whole, Direction::Inverse, turned, wide)?;
             gpu.cut(&frame, count, wide, gpu.output(0).further(offset))?;
         }

@@ -67,12 +67,3 @@ KERNEL(apodize, const REAL *from, REAL *to, const double *factors, Int n, Int n0
     to[2 * index] = (REAL)factor * from[2 * index];
     to[2 * index + 1] = (REAL)factor * from[2 * index + 1];
 }
-
-// x ← spectrum · x, arrays of `points` complex numbers and a real spectrum.
-KERNEL(filter, REAL *x, const REAL *spectrum, Int n, Int points) {
-    Int index = element();
-    if (index >= n) return;
-    REAL factor = spectrum[index - quotient(index, points) * points];
-    x[2 * index] *= factor;
-    x[2 * index + 1] *= factor;
-}

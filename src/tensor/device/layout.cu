@@ -33,9 +33,9 @@ KERNEL(scale, REAL *x, Int n, double factor) {
     if (i < n) x[i] *= (REAL)factor;
 }
 
-KERNEL(clear, REAL *x, Int n) {
+KERNEL(fill, REAL *x, Int n, double value) {
     Int i = element();
-    if (i < n) x[i] = 0;
+    if (i < n) x[i] = (REAL)value;
 }
 
 // Where element `index` of the parts [item, s0, s1, s2, own] lies in the wholes [item, l0, l1, l2, all].

@@ -16,6 +16,9 @@ use crate::error::Result;
 pub(super) mod cuda;
 #[cfg(all(test, unix))]
 pub(crate) mod emulator;
+mod inset;
+
+pub use inset::Inset;
 
 /// Threads of a block.
 pub const BLOCK: usize = 256;
@@ -104,34 +107,6 @@ macro_rules! arguments {
     };
 }
 pub use arguments;
-
-/// A part of an array of three axes.
-#[derive(Clone, Copy, Debug)]
-pub struct Inset {
-    /// Points of the part along each axis.
-    pub sides: [usize; 3],
-    /// Points of the whole.
-    pub whole: [usize; 3],
-    /// Index in the whole of the part's first point.
-    pub corner: [usize; 3],
-    /// Elements of a point of the part and of the whole: the first ones are those of the part.
-    pub elements: [usize; 2],
-}
-
-impl Inset {
-    /// A part with the first point of the whole; none where there are more than three axes.
-    pub fn at_start(sides: &[usize], whole: &[usize], elements: usize) -> Option<Self> {
-        let pad = 3usize.checked_sub(sides.len())?;
-        let three = |of: &[usize]| std::array::from_fn(|a| if a < pad { 1 } else { of[a - pad] });
-        Some(Self { sides: three(sides), whole: three(whole), corner: [0; 3], elements: [elements; 2] })
-    }
-
-    fn arguments(&self, items: usize) -> (usize, Vec<Argument>) {
-        let n = items * self.sides.iter().product::<usize>() * self.elements[0];
-        let all = [self.sides, self.whole, self.corner].concat().into_iter().chain(self.elements);
-        (n, std::iter::once(n).chain(all).map(Argument::from).collect())
-    }
-}
 
 /// Memory on a device until it is dropped.
 pub(super) struct Memory {
@@ -472,12 +447,12 @@ impl<'a> Gpu<'a> {
         self.run(&LAYOUT, "roll", n, arguments![from, to, n, depth, height, width, a, b, c])
     }
 
-    /// Fills so many elements with zeros.
+    /// x ← value for so many elements.
     ///
     /// # Errors
     /// As [`Gpu::run`].
-    pub fn clear(&self, x: Address, elements: usize) -> Result<()> {
-        self.run(&LAYOUT, "clear", elements, arguments![x, elements])
+    pub fn fill(&self, x: Address, elements: usize, value: f64) -> Result<()> {
+        self.run(&LAYOUT, "fill", elements, arguments![x, elements, value])
     }
 
     /// Copies elements.

@@ -35,11 +35,6 @@ KERNEL(copy, const REAL *x, REAL *out, Int start, Int n) {
     if (i < n) out[start + i] = x[i];
 }
 
-KERNEL(fill, REAL *out, Int n, double value) {
-    Int i = element();
-    if (i < n) out[i] = (REAL)value;
-}
-
 // A comparison with NaN keeps the limit, as on the processor.
 KERNEL(clamp, REAL *out, Int n, double low, double high) {
     Int i = element();

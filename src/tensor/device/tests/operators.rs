@@ -27,12 +27,22 @@ pub(super) fn same(name: &str, tolerance: f64, work: impl Fn() -> Result<Vec<Ten
     }
 }
 
-/// A, Aᴴ and AᴴA of batches of five.
+/// A, Aᴴ and AᴴA of batches of five, into arrays that hold other numbers before.
 pub(super) fn operator(name: &str, a: &dyn LinearOperator) {
     let x = standard_normal(Noise::new(1, 0), a.domain(), &[5]).unwrap();
     let y = standard_normal(Noise::new(1, 1), a.range(), &[5]).unwrap();
     let tolerance = if a.domain().dtype() == DType::F64 { 1e-12 } else { 2e-5 };
-    same(name, tolerance, || Ok(vec![a.apply(&x)?, a.adjoint(&y)?, a.normal(&x)?]));
+    same(name, tolerance, || {
+        let used =
+            |space: &Space| standard_normal(Noise::new(1, 2), space, &[5]).and_then(|x| Buffer::copy_of(&x));
+        let mut ws = Workspace::new();
+        let mut all = [used(a.range())?, used(a.domain())?, used(a.domain())?];
+        let [forward, back, normal] = &mut all;
+        a.apply_into(&x, forward, &mut ws)?;
+        a.adjoint_into(&y, back, &mut ws)?;
+        a.normal_into(&x, normal, &mut ws)?;
+        Ok(all.map(Buffer::freeze).to_vec())
+    });
 }
 
 #[test]
