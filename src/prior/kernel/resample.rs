@@ -1,4 +1,5 @@
-//! Separable linear resampling: nearest-neighbour doubling, halving by means, and the FIR filters of StyleGAN2.
+//! Separable linear resampling: nearest-neighbour doubling, halving by means, and the FIR filters of StyleGAN2. Folding
+//! of squares of pixels into channels.
 
 use rayon::prelude::*;
 
@@ -84,6 +85,43 @@ pub fn resample(x: Map, rows: &Taps, columns: &Taps) -> Vec<f32> {
                     out.iter_mut().zip(pixel).for_each(|(o, v)| *o += weight * v);
                 }
             }
+        }
+    });
+    out
+}
+
+/// Images [images, planes, height · patch, width · patch] as a map of this shape: the squares of patch × patch pixels of
+/// each plane become channels.
+pub fn fold(x: &[f32], shape: Shape, patch: usize) -> Vec<f32> {
+    let Shape { height, width, channels, .. } = shape;
+    let planes = channels / (patch * patch);
+    let mut out = zeros(shape.elements());
+    out.par_chunks_exact_mut(width * channels).enumerate().for_each(|(index, out)| {
+        let (image, y) = (index / height, index % height);
+        for plane in 0..planes {
+            let block = ((image * planes + plane) * height + y) * width * patch * patch;
+            let lines = x[block..].chunks_exact(width * patch).take(patch);
+            for (channel, line) in lines.enumerate().map(|(u, line)| ((plane * patch + u) * patch, line)) {
+                for (pixel, square) in out.chunks_exact_mut(channels).zip(line.chunks_exact(patch)) {
+                    pixel[channel..][..patch].copy_from_slice(square);
+                }
+            }
+        }
+    });
+    out
+}
+
+/// The inverse of [`fold`].
+pub fn unfold(x: Map, patch: usize) -> Vec<f32> {
+    let Shape { height, width, channels, .. } = x.shape;
+    let planes = channels / (patch * patch);
+    let mut out = zeros(x.data.len());
+    out.par_chunks_exact_mut(width * patch).enumerate().for_each(|(index, line)| {
+        let (plane, y) = (index / (height * patch), index % (height * patch));
+        let row = (plane / planes * height + y / patch) * width * channels;
+        let channel = (plane % planes * patch + y % patch) * patch;
+        for (square, pixel) in line.chunks_exact_mut(patch).zip(x.data[row..].chunks_exact(channels)) {
+            square.copy_from_slice(&pixel[channel..][..patch]);
         }
     });
     out

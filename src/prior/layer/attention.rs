@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result as CandleResult, Shape, Tensor};
 
 use super::ops::{done, map, read};
+use super::tape::apply1;
 use super::{Conv, Fetch, Norm, add};
 use crate::error::{Error, Result};
 use crate::prior::kernel::attention::{attend, attend_adjoint};
@@ -105,7 +106,7 @@ impl Attention {
         let normalised = self.norm.as_ref().map_or(Ok(x.clone()), |norm| norm.apply(x))?;
         let qkv = self.qkv.apply(&normalised)?;
         let op = Attend(self.heads);
-        let values = if x.device().is_cpu() { qkv.contiguous()?.apply_op1(op)? } else { op.portable(&qkv)? };
+        let values = if x.device().is_cpu() { apply1(&qkv, op)? } else { op.portable(&qkv)? };
         add(x, &self.out.apply(&values)?, self.scale)
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResu
 
 use super::Fetch;
 use super::ops::{done, map, read, slice};
+use super::tape::{apply1, apply3};
 use crate::error::{Error, Result};
 use crate::prior::kernel::conv::{self, Geometry, weight_gradient};
 use crate::prior::kernel::map::{self as maps, Map};
@@ -75,13 +76,12 @@ impl Conv {
         if !x.device().is_cpu() || precision != Precision::F32 {
             return self.portable(x, precision);
         }
-        let x = x.contiguous()?;
         // Weights may have been reshaped since they were fetched; biases are as they came.
         if self.learns() {
             let kernel = Arc::new(self.kernel()?);
-            return Ok(x.apply_op3(&self.weight, &self.bias, Trained(kernel))?);
+            return apply3([x, &self.weight, &self.bias], Trained(kernel));
         }
-        Ok(x.apply_op1(Constant(self.constant()?))?)
+        apply1(x, Constant(self.constant()?))
     }
 
     /// Whether the weights learn.

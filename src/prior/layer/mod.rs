@@ -11,6 +11,7 @@ mod norm;
 mod ops;
 mod resample;
 mod residual;
+mod tape;
 #[cfg(test)]
 mod tests;
 
@@ -20,9 +21,10 @@ pub use attention::{Attention, Order, Projection};
 pub use conv::Conv;
 pub use dense::{Dense, Fourier, sinusoids};
 pub use norm::Norm;
-pub use ops::{add, add_rows, concatenate};
+pub use ops::{add, add_rows, concatenate, relu};
 pub use resample::{fold, resampled, unfold};
 pub use residual::{Modulation, Names, Residual, Shape};
+pub use tape::Tape;
 
 pub use crate::prior::kernel::resample::Resampling;
 

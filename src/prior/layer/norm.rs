@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result as CandleResult, Shape, Tensor};
 
 use super::ops::{done, map, read, slice};
+use super::tape::apply3;
 use super::{Fetch, device};
 use crate::error::{Error, Result};
 use crate::prior::kernel::map::{self as maps, Map};
@@ -80,7 +81,7 @@ impl Norm {
             }
             return device::normalise(&op.0, &x.contiguous()?, &gamma.contiguous()?, &beta.contiguous()?);
         }
-        Ok(x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?)
+        apply3([x, &gamma, &beta], op)
     }
 }
 

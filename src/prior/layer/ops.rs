@@ -1,10 +1,11 @@
-//! Between candle's tensors and slices; sums and concatenation of maps.
+//! Between candle's tensors and slices; sums, rectification and concatenation of maps.
 
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Storage, Tensor};
 use rayon::prelude::*;
 
+use super::tape::{apply1, apply2};
 use crate::error::Result;
 use crate::prior::kernel::map::{self, Map};
 use crate::tensor::memory::zeros;
@@ -99,7 +100,47 @@ pub fn add(a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
     if !a.device().is_cpu() {
         return Ok(((a + b)? * scale)?);
     }
-    Ok(a.contiguous()?.apply_op2(&b.contiguous()?, Sum { scale: scale as f32 })?)
+    apply2(a, b, Sum { scale: scale as f32 })
+}
+
+/// max(x, 0).
+struct Relu;
+
+impl CustomOp1 for Relu {
+    fn name(&self) -> &'static str {
+        "rectification"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = slice(x, layout)?;
+        let mut out = zeros(x.len());
+        out.par_chunks_mut(TASK).zip(x.par_chunks(TASK)).for_each(|(out, x)| {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = x.max(0.0));
+        });
+        Ok(done(out, layout.dims()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, g: &Tensor) -> CandleResult<Option<Tensor>> {
+        let found = read([x, g], |[x, g]| {
+            let mut out = zeros(x.len());
+            let parts = x.par_chunks(TASK).zip(g.par_chunks(TASK));
+            out.par_chunks_mut(TASK).zip(parts).for_each(|(out, (x, g))| {
+                for (out, (x, g)) in out.iter_mut().zip(x.iter().zip(g)) {
+                    *out = if *x > 0.0 { *g } else { 0.0 };
+                }
+            });
+            out
+        })?;
+        Ok(Some(Tensor::from_vec(found, x.shape(), x.device())?))
+    }
+}
+
+/// max(x, 0).
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return Ok(x.relu()?);
+    }
+    apply1(x, Relu)
 }
 
 /// Adds a row of channels to every pixel of an image.
@@ -139,7 +180,7 @@ pub fn add_rows(x: &Tensor, rows: &Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return Ok(x.broadcast_add(&rows.unsqueeze(1)?.unsqueeze(1)?)?);
     }
-    Ok(x.contiguous()?.apply_op2(&rows.contiguous()?, AddRows)?)
+    apply2(x, rows, AddRows)
 }
 
 /// The channels of two maps.
@@ -209,5 +250,5 @@ pub fn concatenate(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if !a.device().is_cpu() || a.dims()[..3] != b.dims()[..3] {
         return Ok(Tensor::cat(&[a, b], 3)?);
     }
-    Ok(a.contiguous()?.apply_op2(&b.contiguous()?, Concatenation)?)
+    apply2(a, b, Concatenation)
 }

@@ -3,9 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result as CandleResult, Shape, Tensor};
 
 use super::Resampling;
-use super::ops::{done, map};
+use super::ops::{done, map, slice};
+use super::tape::apply1;
 use crate::error::Result;
-use crate::prior::kernel::resample::{Taps, resample};
+use crate::prior::kernel::map as maps;
+use crate::prior::kernel::resample::{self as kernel, Taps, resample};
 
 /// x [images, height, width, channels] at another resolution.
 pub fn resampled(x: &Tensor, resampling: Resampling) -> Result<Tensor> {
@@ -14,7 +16,7 @@ pub fn resampled(x: &Tensor, resampling: Resampling) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return op.portable(x);
     }
-    Ok(x.contiguous()?.apply_op1(op)?)
+    apply1(x, op)
 }
 
 /// A sparse matrix along each axis.
@@ -63,6 +65,9 @@ impl CustomOp1 for Separable {
 /// Squares of patch × patch pixels become channels: images [images, channels, height, width] as networks take them
 /// to [images, height/patch, width/patch, channels · patch²], ordered channel, row, column.
 pub fn fold(x: &Tensor, patch: usize) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return apply1(x, Fold(patch));
+    }
     let (n, c, h, w) = x.dims4()?;
     let x = x.reshape(vec![n, c, h / patch, patch, w / patch, patch])?;
     let x = x.permute(vec![0, 2, 4, 1, 3, 5])?.contiguous()?;
@@ -71,9 +76,51 @@ pub fn fold(x: &Tensor, patch: usize) -> Result<Tensor> {
 
 /// The inverse of [`fold`].
 pub fn unfold(x: &Tensor, patch: usize) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return apply1(x, Unfold(patch));
+    }
     let (n, h, w, c) = x.dims4()?;
     let channels = c / (patch * patch);
     let x = x.reshape(vec![n, h, w, channels, patch, patch])?;
     let x = x.permute(vec![0, 3, 1, 4, 2, 5])?.contiguous()?;
     Ok(x.reshape((n, channels, h * patch, w * patch))?)
+}
+
+struct Fold(usize);
+
+struct Unfold(usize);
+
+impl CustomOp1 for Fold {
+    fn name(&self) -> &'static str {
+        "folding"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let (images, channels, height, width) = layout.shape().dims4()?;
+        let patch = self.0;
+        let (height, width, channels) = (height / patch, width / patch, channels * patch * patch);
+        let shape = maps::Shape { images, height, width, channels };
+        Ok(done(kernel::fold(slice(x, layout)?, shape, patch), &shape.dims()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, g: &Tensor) -> CandleResult<Option<Tensor>> {
+        Ok(Some(g.contiguous()?.apply_op1_no_bwd(&Unfold(self.0))?))
+    }
+}
+
+impl CustomOp1 for Unfold {
+    fn name(&self) -> &'static str {
+        "unfolding"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let (x, patch) = (map(x, layout)?, self.0);
+        let maps::Shape { images, height, width, channels } = x.shape;
+        let dims = [images, channels / (patch * patch), height * patch, width * patch];
+        Ok(done(kernel::unfold(x, patch), &dims))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, g: &Tensor) -> CandleResult<Option<Tensor>> {
+        Ok(Some(g.contiguous()?.apply_op1_no_bwd(&Fold(self.0))?))
+    }
 }

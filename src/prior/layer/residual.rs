@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape as Dimensions, Tensor};
 
 use super::ops::{done, map, read};
+use super::tape::apply1;
 use super::{Conv, Dense, Fetch, Norm, Resampling, add, add_rows, resampled};
 use crate::error::Result;
 use crate::prior::kernel::map::{self as maps, Map};
@@ -111,7 +112,7 @@ impl Residual {
         };
         let modulation = self.kernel_modulation(embedding)?;
         let op = Fused { block, modulation, h: x.track_op().then(Mutex::default) };
-        Ok(x.contiguous()?.apply_op1(op)?)
+        apply1(x, op)
     }
 
     fn fused(&self) -> Result<Option<Arc<kernel::Residual>>> {

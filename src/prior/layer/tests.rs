@@ -4,9 +4,9 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::attention::Attend;
 use super::norm::Normalise;
-use super::ops::{add, add_rows, concatenate};
+use super::ops::{add, add_rows, concatenate, relu};
 use super::resample::{Separable, fold, unfold};
-use super::{Conv, Modulation, Names, Norm, Resampling, Residual, Shape};
+use super::{Conv, Modulation, Names, Norm, Resampling, Residual, Shape, Tape, resampled};
 use crate::error::Result;
 use crate::prior::Precision;
 use crate::prior::kernel::conv::Geometry;
@@ -88,6 +88,16 @@ fn rounded_convolutions_differ_by_their_bits() {
             let error = relative_difference(&found, expected).unwrap();
             assert!(0.2 * bit < error && error < 2.0 * bit, "{precision:?}: {error:e}");
         }
+    }
+    // bf16 rounds the factors before they meet, and the sum after them.
+    for (x, weights, expected) in
+        [([1.0 + 2f32.powi(-9), 1.0], [1f32, -1.0], 0f32), ([1.0, 2f32.powi(-9)], [1.0, 1.0], 1.0)]
+    {
+        let tensor =
+            |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+        let conv = Conv::pointwise(tensor(&weights, &[1, 2]), tensor(&[0.0], &[1])).unwrap();
+        let y = conv.portable(&tensor(&x, &[1, 1, 1, 2]), Precision::Bf16).unwrap();
+        assert_eq!(elements(&y), [expected]);
     }
 }
 
@@ -179,6 +189,7 @@ fn resampling_sums_and_folding() {
     agree("sum", &[&a, &b], |v| add(v[0], v[1], 0.7), |v| Ok(((v[0] + v[1])? * 0.7)?));
     let wide = |v: &Tensor| v.reshape((2, 1, 1, 5));
     agree("rows", &[&a, &rows], |v| add_rows(v[0], v[1]), |v| Ok(v[0].broadcast_add(&wide(v[1])?)?));
+    agree("rectification", &[&a], |v| relu(v[0]), |v| Ok(v[0].relu()?));
     let c = draw(&[2, 3, 4, 7], 4);
     agree("channels", &[&a, &c], |v| concatenate(v[0], v[1]), |v| Ok(Tensor::cat(v, 3)?));
     let image = Tensor::arange(0f32, 96.0, &Device::Cpu).unwrap().reshape((2, 2, 4, 6)).unwrap();
@@ -187,6 +198,42 @@ fn resampling_sums_and_folding() {
     // The second channel's pixel (1, 0) of the first square.
     assert_eq!(folded.get(0).unwrap().to_vec3::<f32>().unwrap()[0][0][6], 30.0);
     assert_eq!(elements(&unfold(&folded, 2).unwrap()), elements(&image));
+}
+
+#[test]
+fn a_tape_gives_the_gradient_of_layers_alone() {
+    let fetch =
+        &mut |name: &str, shape: &[usize]| Ok((draw(shape, name.len() as u64).as_tensor().detach() * 0.3)?);
+    let (conv, norm) =
+        (Conv::load("conv", [4, 4], 3, fetch).unwrap(), Norm::load("n", 4, 2, 1e-5, fetch).unwrap());
+    let out = Conv::load("out of", [8, 4], 1, fetch).unwrap();
+    let x = draw(&[2, 1, 12, 8], 7);
+    // An array with three users, one of them without effect on the value.
+    let run = |foreign: bool| {
+        let a = conv.apply(&fold(&x, 2)?)?;
+        let b = norm.silu(&a)?;
+        resampled(&a, Resampling::Halved)?;
+        let b = if foreign { b.affine(2.0, 0.0)? } else { b };
+        unfold(&out.apply(&concatenate(&add(&a, &b, 0.5)?, &a)?)?, 2)
+    };
+    let g = draw(&[2, 1, 12, 8], 9).as_tensor().detach();
+    for foreign in [false, true] {
+        let (y, tape) = Tape::record(|| run(foreign));
+        let y = y.unwrap();
+        let found = tape.pull(&x, &y, &g).unwrap();
+        assert_eq!(found.is_some(), !foreign);
+        let gradients = (&y * &g).unwrap().sum_all().unwrap().backward().unwrap();
+        if let Some(found) = found {
+            assert!(relative_difference(&found, gradients.get(&x).unwrap()).unwrap() < 1e-6);
+        }
+    }
+    // What goes on meanwhile on another tape is not on this one.
+    let (y, tape) = Tape::record(|| {
+        let (inner, other) = Tape::record(|| run(false));
+        assert!(other.pull(&x, &inner?, &g)?.is_some());
+        run(false)
+    });
+    assert!(tape.pull(&x, &y.unwrap(), &g).unwrap().is_some());
 }
 
 /// All elements in order.

@@ -10,7 +10,7 @@ use super::Graph;
 use crate::error::{Error, Result};
 use crate::prior::layer::{
     Attention, Conv, Dense, Fetch, Fourier, Modulation, Names, Norm, Projection, Resampling, Residual, Shape,
-    concatenate, resampled, sinusoids,
+    concatenate, fold, resampled, sinusoids, unfold,
 };
 
 /// The fields of config.json that shape the network, with diffusers' defaults.
@@ -407,7 +407,7 @@ impl Graph for DiffusersUNet {
 
     fn run(&self, x: &Tensor, times: &Tensor) -> Result<Tensor> {
         let e = self.embedding(times)?;
-        let x = x.permute((0, 2, 3, 1))?.contiguous()?;
+        let x = fold(x, 1)?;
         let x = if self.config.center_input_sample { x.affine(2.0, -1.0)? } else { x };
         let mut h = self.conv_in.apply(&x)?;
         let mut skips = vec![h.clone()];
@@ -437,7 +437,7 @@ impl Graph for DiffusersUNet {
             }
         }
         let y = self.conv_out.apply(&self.norm_out.silu(&h)?)?;
-        let y = y.permute((0, 3, 1, 2))?.contiguous()?;
+        let y = unfold(&y, 1)?;
         if self.fourier.is_some() {
             return Ok(y.broadcast_div(&times.reshape(((), 1, 1, 1))?)?);
         }

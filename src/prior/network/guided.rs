@@ -7,7 +7,7 @@ use super::Graph;
 use crate::error::{Error, Result};
 use crate::prior::layer::{
     Attention, Conv, Dense, Fetch, Modulation, Names, Norm, Order, Projection, Resampling, Residual, Shape,
-    concatenate, resampled, sinusoids,
+    concatenate, fold, resampled, sinusoids, unfold,
 };
 
 /// The flags of guided-diffusion's scripts, with their defaults.
@@ -301,7 +301,7 @@ impl Graph for GuidedUNet {
 
     fn run(&self, x: &Tensor, times: &Tensor) -> Result<Tensor> {
         let e = self.embedding(times)?;
-        let mut h = self.conv_in.apply(&x.permute((0, 2, 3, 1))?.contiguous()?)?;
+        let mut h = self.conv_in.apply(&fold(x, 1)?)?;
         let mut skips = vec![h.clone()];
         let through = |parts: &[Part], x: Tensor| parts.iter().try_fold(x, |x, part| part.apply(&x, &e));
         for parts in &self.encoder {
@@ -315,6 +315,6 @@ impl Graph for GuidedUNet {
             }
         }
         let y = self.conv_out.apply(&self.norm_out.silu(&h)?)?;
-        Ok(y.permute((0, 3, 1, 2))?.contiguous()?)
+        unfold(&y, 1)
     }
 }

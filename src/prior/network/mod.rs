@@ -25,6 +25,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::prior::Pullback;
+use crate::prior::layer::Tape;
 use crate::prior::parametrization::Network;
 
 pub use config::UNetConfig;
@@ -93,14 +94,16 @@ impl<G: Graph + 'static> Network for Grouped<G> {
 
     fn forward_vjp(&self, x: &Tensor, time: f64) -> Result<(Tensor, Pullback)> {
         let run = |x: Tensor| {
-            let x = Var::from_tensor(&x)?;
-            let value = self.0.run(x.as_tensor(), &Self::times(&x, time)?)?;
-            Ok((x, value))
+            let (x, times) = (Var::from_tensor(&x)?, Self::times(&x, time)?);
+            let (value, tape) = Tape::record(|| self.0.run(x.as_tensor(), &times));
+            Ok((x, value?, tape))
         };
         let traces = Self::each(x.device(), Self::parts(x)?, run)?;
-        let values: Vec<Tensor> = traces.iter().map(|(_, value)| value.detach()).collect();
+        let values: Vec<Tensor> = traces.iter().map(|(_, value, _)| value.detach()).collect();
         let pull = move |g: &Tensor| {
-            let back = |((x, value), g): ((Var, Tensor), Tensor)| gradient(&x, &value, &g);
+            let back = |((x, value, tape), g): ((Var, Tensor, Tape), Tensor)| {
+                tape.pull(&x, &value, &g)?.map_or_else(|| gradient(&x, &value, &g), Ok)
+            };
             let pairs = traces.into_iter().zip(Self::parts(g)?).collect();
             Ok(Tensor::cat(&Self::each(g.device(), pairs, back)?, 0)?)
         };
@@ -108,7 +111,7 @@ impl<G: Graph + 'static> Network for Grouped<G> {
     }
 }
 
-/// Jᵀ g for value = F(x): the gradient of ⟨F(x), g⟩.
+/// Jᵀ g for value = F(x) by candle: the gradient of ⟨F(x), g⟩.
 fn gradient(x: &Var, value: &Tensor, g: &Tensor) -> Result<Tensor> {
     let gradients = (value * g)?.sum_all()?.backward()?;
     match gradients.get(x.as_tensor()) {

@@ -10,7 +10,7 @@ use super::Graph;
 use crate::error::{Error, Result};
 use crate::prior::layer::{
     Attention, Conv, Dense, Fetch, Fourier, Modulation, Names, Norm, Projection, Resampling, Residual, Shape,
-    add, concatenate, resampled, sinusoids,
+    add, concatenate, fold, resampled, sinusoids, unfold,
 };
 
 /// The fields of `config.model` and `config.data`, with the defaults of the continuous VE configurations.
@@ -441,7 +441,7 @@ impl Graph for NcsnPp {
 
     fn run(&self, x: &Tensor, times: &Tensor) -> Result<Tensor> {
         let e = self.embedding(times)?;
-        let x = x.permute((0, 2, 3, 1))?.contiguous()?;
+        let x = fold(x, 1)?;
         let mut image = if self.config.centered { x } else { x.affine(2.0, -1.0)? };
         let mut h = self.conv_in.apply(&image)?;
         let mut skips = vec![h.clone()];
@@ -485,7 +485,7 @@ impl Graph for NcsnPp {
             (Some(pyramid), None) => pyramid,
             (None, None) => h,
         };
-        let y = y.permute((0, 3, 1, 2))?.contiguous()?;
+        let y = unfold(&y, 1)?;
         if self.config.scale_by_sigma {
             return Ok(y.broadcast_div(&times.reshape(((), 1, 1, 1))?)?);
         }

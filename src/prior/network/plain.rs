@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Graph;
 use crate::error::{Error, Result};
-use crate::prior::layer::{Conv, Fetch, add, fold, unfold};
+use crate::prior::layer::{Conv, Fetch, add, concatenate, fold, relu, unfold};
 
 /// A chain of 3 × 3 convolutions and ReLUs that gives the noise: x − D(x).
 #[derive(Debug)]
@@ -61,14 +61,14 @@ impl Graph for DnCnn {
     }
 
     fn run(&self, x: &Tensor, _: &Tensor) -> Result<Tensor> {
-        let mut h = x.permute((0, 2, 3, 1))?.contiguous()?;
+        let mut h = fold(x, 1)?;
         for (i, layer) in self.layers.iter().enumerate() {
             h = layer.apply(&h)?;
             if i + 1 < self.layers.len() {
-                h = h.relu()?;
+                h = relu(&h)?;
             }
         }
-        Ok(h.permute((0, 3, 1, 2))?.contiguous()?)
+        unfold(&h, 1)
     }
 }
 
@@ -126,7 +126,7 @@ impl Block {
     }
 
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        add(x, &self.0[1].apply(&self.0[0].apply(x)?.relu()?)?, 1.0)
+        add(x, &self.0[1].apply(&relu(&self.0[0].apply(x)?)?)?, 1.0)
     }
 }
 
@@ -178,15 +178,15 @@ impl Graph for DruNet {
 
     fn run(&self, x: &Tensor, times: &Tensor) -> Result<Tensor> {
         let (images, _, height, width) = x.dims4()?;
-        let level = times.reshape((images, 1, 1, 1))?.broadcast_as((images, 1, height, width))?;
-        let x = Tensor::cat(&[x, &level], 1)?;
+        let level = times.reshape((images, 1, 1, 1))?.broadcast_as((images, height, width, 1))?;
+        let x = concatenate(&fold(x, 1)?, &level)?;
         let run = |blocks: &[Block], x: Tensor| blocks.iter().try_fold(x, |x, block| block.apply(&x));
-        let mut h = self.head.apply(&x.permute((0, 2, 3, 1))?.contiguous()?)?;
+        let mut h = self.head.apply(&x)?;
         let mut skips = Vec::new();
         for (blocks, conv) in &self.down {
             skips.push(h.clone());
             h = run(blocks, h)?;
-            h = conv.apply(&fold(&h.permute((0, 3, 1, 2))?.contiguous()?, 2)?)?;
+            h = conv.apply(&fold(&unfold(&h, 1)?, 2)?)?;
         }
         skips.push(h.clone());
         h = run(&self.body, h)?;
@@ -194,12 +194,12 @@ impl Graph for DruNet {
             if let Some(skip) = skips.pop() {
                 h = add(&h, &skip, 1.0)?;
             }
-            h = unfold(&conv.apply(&h)?, 2)?.permute((0, 2, 3, 1))?.contiguous()?;
+            h = fold(&unfold(&conv.apply(&h)?, 2)?, 1)?;
             h = run(blocks, h)?;
         }
         if let Some(skip) = skips.pop() {
             h = add(&h, &skip, 1.0)?;
         }
-        Ok(self.tail.apply(&h)?.permute((0, 3, 1, 2))?.contiguous()?)
+        unfold(&self.tail.apply(&h)?, 1)
     }
 }

@@ -13,7 +13,7 @@ use super::ncsnpp::NcsnPp;
 use super::plain::{DnCnn, DruNet};
 use super::{Graph, gradient};
 use crate::error::Result;
-use crate::prior::layer::Fetch;
+use crate::prior::layer::{Fetch, Tape};
 use crate::testing::relative_difference;
 
 /// The numbers of `draw` in tests/reference/record.py: FNV-1a of the name, then SplitMix64.
@@ -38,7 +38,7 @@ pub fn weight(name: &str, shape: &[usize]) -> Tensor {
     draw(name, shape).affine(1.0 / (fan as f64).sqrt(), offset).unwrap()
 }
 
-/// Builds each network of a file of references and compares value and gradient.
+/// Builds each network of a file of references and compares value and gradient, the latter from its tape and by candle.
 fn agree<C: DeserializeOwned, G: Graph>(file: &[u8], build: impl Fn(C, &mut Fetch) -> Result<G>) {
     #[derive(Deserialize)]
     struct Case {
@@ -48,6 +48,7 @@ fn agree<C: DeserializeOwned, G: Graph>(file: &[u8], build: impl Fn(C, &mut Fetc
     let tensors = SafeTensors::deserialize(file).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(file).unwrap();
     let cases: HashMap<String, String> = metadata.metadata().clone().unwrap();
+    let mut on_tape = 0;
     for (name, text) in cases {
         let case: Case = serde_json::from_str(&text).unwrap();
         let config: C = serde_json::from_value(case.config).unwrap();
@@ -60,14 +61,20 @@ fn agree<C: DeserializeOwned, G: Graph>(file: &[u8], build: impl Fn(C, &mut Fetc
         let vjp = expected("vjp");
         let x = Var::from_tensor(&draw("x", vjp.dims())).unwrap();
         let times = Tensor::new(&case.times[..], &Device::Cpu).unwrap();
-        let y = network.run(x.as_tensor(), &times).unwrap();
+        let (y, tape) = Tape::record(|| network.run(x.as_tensor(), &times));
+        let y = y.unwrap();
         assert_eq!(y.dims(), expected("y").dims(), "{name}");
         let error = relative_difference(&y, &expected("y")).unwrap();
         assert!(error < 2e-5, "{name}: value {error:e}");
-        let found = gradient(&x, &y, &draw("g", y.dims())).unwrap();
-        let error = relative_difference(&found, &vjp).unwrap();
-        assert!(error < 1e-4, "{name}: gradient {error:e}");
+        let g = draw("g", y.dims());
+        let read = tape.pull(&x, &y, &g).unwrap();
+        on_tape += usize::from(read.is_some());
+        for found in read.into_iter().chain([gradient(&x, &y, &g).unwrap()]) {
+            let error = relative_difference(&found, &vjp).unwrap();
+            assert!(error < 1e-4, "{name}: gradient {error:e}");
+        }
     }
+    assert!(on_tape > 0, "no network consists of layers alone");
 }
 
 #[test]
