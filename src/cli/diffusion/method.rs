@@ -103,17 +103,9 @@ impl Method {
             Self::Pnp => 20,
             Self::Dds => 30,
             Self::Diffpir | Self::Daps => 50,
-            Self::RedDiff => 100,
             Self::Mbir => 150,
             Self::Dps => 200,
-        }
-    }
-
-    /// Default start.
-    pub fn start(self) -> Start {
-        match self {
-            Self::Pnp | Self::Dds | Self::RedDiff => Start::Tv,
-            _ => Start::Noise,
+            Self::RedDiff => 300,
         }
     }
 

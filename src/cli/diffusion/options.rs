@@ -11,12 +11,13 @@ use super::Method;
 use crate::cli::failure::{Failure, Outcome};
 
 /// Where a sampler starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Start {
     /// Noise.
     Noise,
     /// The estimate of total variation with moderate noise: fewer steps, but what it got wrong may stay.
+    #[default]
     Tv,
 }
 
@@ -62,7 +63,7 @@ pub struct Options {
     /// Prior, by name or as a file [default: ct for CT, brain for MRI].
     #[arg(long, value_name = "NAME|FILE")]
     prior: Option<String>,
-    /// Steps, one noise level each [default: pnp 20, dds 30, diffpir 50, mbir 150, red-diff 100, daps 50, dps 200].
+    /// Steps, one noise level each [default: pnp 20, dds 30, diffpir and daps 50, mbir 150, dps 200, red-diff 300].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     steps: Option<u32>,
     /// Samples to draw; with 2 and more their mean is the result.
@@ -78,7 +79,7 @@ pub struct Options {
     /// Seed of the sampler's noise [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where the sampler starts [default: tv for pnp, dds and red-diff, noise for the others].
+    /// Where the sampler starts [default: tv].
     #[arg(long, value_enum, value_name = "START")]
     start: Option<Start>,
     /// Go on from the checkpoint that an interrupted run left beside the output.
@@ -186,7 +187,7 @@ impl Options {
             steps: self.steps.map_or(method.steps(), |n| n as usize),
             samples,
             seed: self.seed.unwrap_or(0),
-            start: self.start.unwrap_or(method.start()),
+            start: self.start.unwrap_or_default(),
             device,
             precision,
             memory_gib,
