@@ -4,7 +4,8 @@
     python benches/peers/gpu.py target/cuda/release/deps/cuda-…                  # on the machine with the GPU
 
 Needs torch and safetensors; take along this repository's `tests/reference` and `data/priors`. The network has the very
-weights that we ship. PyTorch runs in f32 and with TF32, eager and compiled, in both memory formats; its fastest counts.
+weights that we ship. PyTorch runs in f32 and with TF32, eager and (without --eager) compiled, in both memory formats; its
+fastest counts.
 """
 import json
 import statistics
@@ -45,7 +46,7 @@ def networks():
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         for layout in (torch.contiguous_format, torch.channels_last):
             net = net.to(memory_format=layout)
-            for form in (net, torch.compile(net)):
+            for form in (net,) if "--eager" in sys.argv else (net, torch.compile(net)):
                 for batch in (1, 8):
                     x = torch.randn(batch, 1, 256, 256, device="cuda").requires_grad_()
                     g, code = torch.randn_like(x), torch.full((batch,), -0.17, device="cuda")

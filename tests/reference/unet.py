@@ -67,7 +67,7 @@ class UNet(nn.Module):
         s.norm_out = nn.GroupNorm(cfg["groups"], ws[0], 1e-5); s.conv_out = nn.Conv2d(ws[0], c, 3, padding=1)
         with torch.no_grad(): s.conv_out.weight.mul_(0.1); s.conv_out.bias.zero_()
     def embedding(s, c_noise):
-        f = torch.exp(torch.linspace(math.log(0.5), math.log(64.0), s.cfg["frequencies"]))
+        f = torch.exp(torch.linspace(math.log(0.5), math.log(64.0), s.cfg["frequencies"], device=c_noise.device))
         a = c_noise[:, None] * f[None]
         return F.silu(s.embed2(F.silu(s.embed1(torch.cat([a.cos(), a.sin()], 1)))))
     def forward(s, x, c_noise):

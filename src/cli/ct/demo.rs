@@ -7,13 +7,13 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::io::{CtScan, Unit, Volume, atomic};
+use wellposed::io::{CtScan, Volume, atomic};
 use wellposed::observe::Solution;
 use wellposed::operator::ct::{ParallelBeam, hounsfield::MU_WATER};
-use wellposed::phantom::Thorax;
 use wellposed::plot::{Curves, Plane, Series};
 
 use super::method::{Method, Settings};
+use super::phantom;
 use super::rays::Rays;
 use super::sample;
 use super::scan::{self, Simulation};
@@ -77,11 +77,7 @@ impl Arguments {
     /// The thorax with pixels `finer` times smaller than those of the reconstruction.
     fn thorax(&self, finer: usize) -> Outcome<Volume> {
         let size = self.size as usize * finer;
-        let pixel = 410.0 / size as f64;
-        let spacing = [18.0, pixel, pixel];
-        let shape = [self.slices as usize, size, size];
-        let thorax = Thorax { shape, spacing, centre: -5.0, seed: self.seed };
-        Ok(Volume::centred(thorax.volume()?, spacing, Unit::Hounsfield)?)
+        phantom::thorax([self.slices as usize, size, size], 18.0, self.seed)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod demo;
 mod method;
+mod phantom;
 mod raw;
 mod rays;
 mod reconstruct;
@@ -22,6 +23,8 @@ pub enum Command {
     Simulate(simulate::Arguments),
     /// Reconstructs a volume: scan → VOLUME.
     Reconstruct(Box<reconstruct::Arguments>),
+    /// The built-in thorax as a volume, a patient for each seed: → VOLUME.
+    Phantom(phantom::Arguments),
     /// The main job on built-in data: a thorax, sparse views, FBP, SIRT and TV against a diffusion prior.
     Demo(demo::Arguments),
 }
@@ -31,6 +34,7 @@ impl Command {
         match self {
             Self::Simulate(arguments) => simulate::run(&arguments),
             Self::Reconstruct(arguments) => reconstruct::run(&arguments),
+            Self::Phantom(arguments) => phantom::run(&arguments),
             Self::Demo(arguments) => demo::run(&arguments),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor};
 
-use super::Fetch;
+use super::{Fetch, device};
 use super::ops::{done, map, read, slice};
 use super::tape::{apply1, apply3};
 use crate::error::{Error, Result};
@@ -19,8 +19,9 @@ pub struct Conv {
     geometry: Geometry,
     weight: Tensor,
     bias: Tensor,
-    /// The kernel of constant weights.
+    /// The kernel of constant weights, and what stands for it on a device.
     ready: OnceLock<Arc<conv::Conv>>,
+    matrix: OnceLock<Tensor>,
 }
 
 impl Conv {
@@ -54,7 +55,7 @@ impl Conv {
 
     /// From weights [outputs, inputs, size, size] and a bias [outputs].
     pub fn new(geometry: Geometry, weight: Tensor, bias: Tensor) -> Self {
-        Self { geometry, weight, bias, ready: OnceLock::new() }
+        Self { geometry, weight, bias, ready: OnceLock::new(), matrix: OnceLock::new() }
     }
 
     /// A 1 × 1 convolution.
@@ -73,6 +74,9 @@ impl Conv {
             return Err(Error::shape("argument of a convolution", expected, x.dims()));
         }
         let precision = precision();
+        if !x.device().is_cpu() && !x.track_op() && !self.learns() {
+            return device::convolve(g, &x.contiguous()?, self.matrix()?, &self.bias, precision);
+        }
         if !x.device().is_cpu() || precision != Precision::F32 {
             return self.portable(x, precision);
         }
@@ -96,6 +100,16 @@ impl Conv {
         }
         let kernel = Arc::new(self.kernel()?);
         Ok(self.ready.get_or_init(|| kernel).clone())
+    }
+
+    /// Constant weights as a matrix [size² · inputs, outputs].
+    pub(super) fn matrix(&self) -> Result<&Tensor> {
+        if let Some(matrix) = self.matrix.get() {
+            return Ok(matrix);
+        }
+        let Geometry { inputs, outputs, size, .. } = self.geometry;
+        let matrix = self.weight.permute((2, 3, 1, 0))?.contiguous()?.reshape((size * size * inputs, outputs))?;
+        Ok(self.matrix.get_or_init(|| matrix))
     }
 
     fn kernel(&self) -> Result<conv::Conv> {

@@ -1,4 +1,4 @@
-// Group normalisation of maps [image, pixel, channel] with scale, shift and SiLU.
+// Layers of maps [image, pixel, channel]: group normalisation with scale, shift and SiLU, and what a convolution multiplies.
 
 // Partial sums over `chunk` pixels of Σ x and Σ x² of every channel: partial[image, piece, channel, 2]. A block takes one
 // piece; its threads run along the channels, so that neighbours read neighbours.
@@ -47,4 +47,18 @@ KERNEL(normalise, const REAL *x, const REAL *gamma, const REAL *beta, REAL *out,
     REAL unit = (x[i] - (REAL)s[0]) * (REAL)s[1];
     REAL y = gamma[image * channels + c] * unit + beta[image * channels + c];
     out[i] = silu ? y / (1 + exp(-y)) : y;
+}
+
+// What the kernels of a convolution see: out[image, row, column, tap, channel] = x[image, row · stride + tap row − before, …,
+// channel], 0 outside; `size` × `size` taps.
+KERNEL(columns, const REAL *x, REAL *out, Int n, Int height, Int width, Int channels, Int rows, Int cols, Int size,
+       Int stride, Int before) {
+    Int i = element();
+    if (i >= n) return;
+    Int rest = quotient(i, channels), c = i - rest * channels;
+    Int pixel = quotient(rest, size * size), tap = rest - pixel * size * size;
+    Int line = quotient(pixel, cols), image = quotient(line, rows), ky = quotient(tap, size);
+    Int y = (line - image * rows) * stride + ky - before, column = (pixel - line * cols) * stride + tap - ky * size - before;
+    bool inside = y >= 0 && y < height && column >= 0 && column < width;
+    out[i] = inside ? x[((image * height + y) * width + column) * channels + c] : (REAL)0;
 }

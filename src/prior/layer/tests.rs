@@ -256,3 +256,23 @@ fn fused_normalisation_for_a_device() {
         assert!(relative_difference(&found, &expected).unwrap() < 2e-6);
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn convolutions_for_a_device() {
+    use crate::tensor::device::emulator::emulated;
+    let cases = [(7, 9, 3, 1, 1, 1), (16, 4, 3, 2, 1, 1), (5, 6, 3, 2, 0, 1), (6, 10, 1, 1, 0, 0)];
+    for (inputs, outputs, size, stride, before, after) in cases {
+        let geometry = Geometry { inputs, outputs, size, stride, before, after };
+        let x = draw(&[3, 11, 8, inputs], 1);
+        let (w, b) = (draw(&[outputs, inputs, size, size], 2), draw(&[outputs], 3));
+        let conv = Conv::new(geometry, w.as_tensor().detach(), b.as_tensor().detach());
+        let expected = conv.portable(&x, Precision::F32).unwrap();
+        let (x, matrix) = (x.as_tensor().detach(), conv.matrix().unwrap());
+        let run = || super::device::convolve(geometry, &x, matrix, &b, Precision::F32).unwrap();
+        assert!(relative_difference(&run(), &expected).unwrap() < 2e-6);
+        let Some((found, launched, fallen_back)) = emulated(run) else { return };
+        assert!(launched == usize::from(size > 1) && fallen_back == 0);
+        assert!(relative_difference(&found, &expected).unwrap() < 2e-6);
+    }
+}

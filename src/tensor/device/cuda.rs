@@ -15,6 +15,10 @@ use super::{Address, BLOCK, COMMON, Gpu, Machine, Memory, Program};
 use crate::error::{Error, Result};
 use crate::tensor::{Buffer, Kernel};
 
+// cudarc links every library that it binds but this one.
+#[link(name = "cufft")]
+unsafe extern "C" {}
+
 /// What a library of the device reports.
 fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     candle_core::Error::Msg(format!("CUDA: {what}: {error}")).into()
