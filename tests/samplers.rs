@@ -12,8 +12,8 @@ use wellposed::prior::mixture::Mixture;
 use wellposed::prior::schedule::{Grid, Sde};
 use wellposed::sampler::likelihood::{Divergence, ProbabilityFlow};
 use wellposed::sampler::{
-    AdmmTv, Consistency, Corrector, Daps, DiffusionMbir, Dps, Draw, Guided, NoiseFrom, Normalized, PiGdm,
-    Predictor, Problem, RedDiff, Sampler, ScoreSde, Stepper, posterior, resume, sample,
+    AdmmTv, Consistency, Corrector, Daps, DiffusionMbir, Dps, Draw, Guided, MomentMatching, NoiseFrom,
+    Normalized, PiGdm, Predictor, Problem, RedDiff, Sampler, ScoreSde, Stepper, posterior, resume, sample,
 };
 use wellposed::tensor::random::{Noise, standard_normal};
 use wellposed::tensor::{Buffer, Real, Space, Workspace, vector};
@@ -152,6 +152,33 @@ fn pigdm_and_the_noise_aware_step_sample_the_posterior_of_a_white_prior() {
             assert_moments(&solution.value, &truth.0, &truth.1, 0.015, sampler.name());
         }
     }
+}
+
+#[test]
+fn moment_matching_samples_the_posterior_of_a_coloured_prior() {
+    let (count, noise) = (2000, 0.3);
+    let mean: Vec<f64> = (0..12).map(|i| f64::from(i) / 10.0 - 0.5).collect();
+    // Neighbours are alike, and pixels differ in how uncertain they are.
+    let deviation = |i: usize| 0.4 + 0.05 * i as f64;
+    let covariance = Array2::from_shape_fn((12, 12), |(i, j)| {
+        deviation(i) * deviation(j) * 0.7f64.powi(i.abs_diff(j) as i32)
+    });
+    let prior = Gaussian::new(&[3, 4], mean.clone(), covariance.view()).unwrap();
+    for a in [Dense::mask(), Dense::blur(), Dense::projections()] {
+        let y = measured(&a, 1);
+        let truth = gaussian_posterior(&Array1::from(mean.clone()), &covariance, &a.matrix, &y, noise);
+        let data = repeated(&y, count);
+        let problem = Problem::new(&a, &data, noise, &prior).unwrap().with_chunk(700);
+        let grid = Grid::Karras { min: 0.01, max: 40.0, rho: 4.0 };
+        let sampler = MomentMatching { steps: 150, iterations: 12, grid, ..MomentMatching::default() };
+        let solution = sample(&sampler, &problem, 3, &mut ()).unwrap();
+        assert_moments(&solution.value, &truth.0, &truth.1, 0.015, sampler.name());
+    }
+    let a = Dense::mask();
+    let data = repeated(&measured(&a, 1), 1);
+    let problem = Problem::new(&a, &data, noise, &prior).unwrap();
+    let none = MomentMatching { iterations: 0, ..MomentMatching::default() };
+    assert!(none.init(&problem, 0).unwrap_err().to_string().contains("iterations"));
 }
 
 #[test]

@@ -6,7 +6,7 @@
 The network and its preconditioning are those of `tests/reference/unet.py`, which the program's own network is tested
 against. The loss is that of `wellposed prior train` (Karras et al. 2022), each noise level weighted by the inverse of its
 mean loss (Karras et al. 2024); images are turned, scaled, mirrored and warped by smooth random fields; CT lungs get random
-opacities now and then, and heads random smooth phases, bias fields and tone curves.
+opacities now and then, bodies are laid on random couches, and heads get random smooth phases, bias fields and tone curves.
 """
 import argparse
 import json
@@ -33,11 +33,23 @@ SIDE = 320
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 
 
+def body(codes):
+    """Where the body is in a CT slice of bytes, without couch and clothes: what stays of its largest part when thin lines go."""
+    from scipy import ndimage
+
+    parts, count = ndimage.label(ndimage.binary_opening(codes > 85, iterations=3))
+    if count == 0:
+        return np.zeros(codes.shape, bool)
+    largest = parts == 1 + np.argmax(ndimage.sum_labels(parts > 0, parts, range(1, count + 1)))
+    whole = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(largest, 8), iterations=6))[8:-8, 8:-8]
+    return ndimage.binary_dilation(whole, iterations=2)
+
+
 def collect(out, paths):
-    """Packs slices [rows, columns] as bytes: CT as HU/8 + 128, heads as they are; 0 outside of every image."""
+    """Packs slices [rows, columns] as bytes: CT as HU/8 + 125, heads as they are; 0 outside of every image."""
     import nibabel
 
-    images, sizes, aspects, names = [], [], [], []
+    images, bodies, sizes, aspects, names = [], [], [], [], []
     for path in sorted(paths):
         file = nibabel.load(path)
         volume, spacing = np.asarray(file.dataobj).transpose(2, 1, 0), file.header.get_zooms()
@@ -47,10 +59,13 @@ def collect(out, paths):
             padded = np.zeros((SIDE, SIDE), np.uint8)
             padded[: image.shape[0], : image.shape[1]] = image
             images.append(padded)
+            if ct:
+                bodies.append(np.packbits(body(padded)))
             sizes.append(image.shape)
             aspects.append(spacing[1] / spacing[0])
             names.append(Path(path).name.split(".")[0])
-    np.savez_compressed(out, images=np.stack(images), sizes=np.array(sizes), aspects=np.array(aspects, np.float32),
+    more = dict(bodies=np.stack(bodies)) if bodies else {}
+    np.savez_compressed(out, images=np.stack(images), **more, sizes=np.array(sizes), aspects=np.array(aspects, np.float32),
                         names=np.array(names))
     print(f"{len(images)} slices of {len(set(names))} volumes: {out}")
 
@@ -70,6 +85,15 @@ class Images:
         # What lies outside of an image is 0 here, so that sampling pads with it.
         self.offset = 1.0 if kind == "ct" else 0.0
         self.levels = [values + self.offset]
+        if kind == "ct":
+            masks = torch.from_numpy(np.unpackbits(file["bodies"], axis=1).reshape(file["images"].shape)).to(device).bool()
+            self.bare = self.levels[0] * masks[:, None]
+            # The row under the body, and its middle column.
+            line = torch.arange(SIDE, device=device)
+            self.bottom = (masks.any(2) * line).amax(1).float() + 1
+            columns = masks.any(1).float()
+            self.middle = (columns * line).sum(1) / columns.sum(1).clamp(min=1)
+            self.found = columns.any(1)
         for _ in range(2):
             self.levels.append(torch.nn.functional.avg_pool2d(self.levels[-1], 2))
         self.sizes = torch.from_numpy(file["sizes"]).to(device).float()
@@ -129,23 +153,52 @@ class Images:
         cos, sin = one(angle.cos()), one(angle.sin())
         column_at = one(centre[:, 1]) - 0.5 + one(scale * stretch) * (cos * x - sin * y)
         row_at = one(centre[:, 0]) - 0.5 + one(scale / stretch / aspect) * (sin * x + cos * y)
-        out = None
+        out, bare = None, None
+        if self.kind == "ct":
+            bare = (self.uniform(count) < 0.45) & self.found[index] & (scale < 1.6)
         for level, source in enumerate(self.levels):
             low, high = (0.0, 1.6, 3.2)[level], (1.6, 3.2, 1e9)[level]
             place = lambda a: (2 * a + 1) / SIDE - 1  # noqa: E731
             grid = torch.stack([place(column_at), place(row_at)], -1)
-            drawn = torch.nn.functional.grid_sample(source[index], grid, mode="bicubic", align_corners=False)
+            values = source[index]
+            if level == 0 and bare is not None:
+                values = torch.where(bare[:, None, None, None], self.bare[index], values)
+            drawn = torch.nn.functional.grid_sample(values, grid, mode="bicubic", align_corners=False)
             mine = one((scale >= low) & (scale < high))[:, None].float()
             out = drawn * mine if out is None else out + drawn * mine
         image = out - self.offset
         if self.kind == "ct":
+            couch = self.couch(column_at - one(self.middle[index]), row_at - one(self.bottom[index])) * one(bare.float())
+            image = torch.maximum(image, couch[:, None] - self.offset)
             return self.opacities(image.clamp(-1, 1), size)
         return self.complex(image.clamp(0, 1.3), size)
+
+    def couch(self, x, y):
+        """A couch at places right of the body's middle and below it, in pixels: two shells, as arcs, with foam between them; 0 is
+        air."""
+        count = x.shape[0]
+        pick = lambda low, high: (low + (high - low) * self.uniform(count))[:, None, None]  # noqa: E731
+        half = pick(60, 150)
+        x = x - pick(-12, 12)
+        rise = pick(0, 45) * (pick(0, 1) < 0.8)
+        gap, lift = pick(3, 40), pick(0.2, 1.1)
+        found = (pick(0, 0.1) * ((y > 0) & (y < 40)).float()) * (pick(0, 1) < 0.3)
+        middle = pick(1, 22)
+        shells = []
+        for depth, height in ((middle, rise), (middle + gap, rise * lift)):
+            slope = (1 + (2 * height * x / half**2) ** 2).sqrt()
+            distance = (y - depth + height * (x / half) ** 2) / slope
+            line = (pick(0.4, 2.0) - distance.abs() + 0.5).clamp(0, 1) * pick(0.08, 1.2)
+            shells.append((distance, line * (pick(0, 1) < 0.92)))
+        foam = ((shells[0][0] > 0) & (shells[1][0] < 0)).float() * pick(0, 0.12)
+        whole = self.torch.maximum(self.torch.maximum(shells[0][1], shells[1][1]), self.torch.maximum(foam, found))
+        return whole * (half - x.abs() + 0.5).clamp(0, 1)
 
     def opacities(self, image, size):
         """Ground glass and consolidation: smooth random patches in what has the density of lung."""
         torch, count = self.torch, image.shape[0]
         lung = ((image + 0.975) / 0.04).clamp(0, 1) * ((-0.45 - image) / 0.2).clamp(0, 1)
+        lung = lung * (torch.nn.functional.avg_pool2d(lung, 9, 1, 4) > 0.4)
         field = sum(a * self.smooth(count, 1, c, size) for c, a in ((7, 0.9), (24, 0.7), (60, 0.5)))
         one = lambda a: a[:, None, None, None]  # noqa: E731
         threshold, amount = one(0.5 + 1.3 * self.uniform(count)), one(0.1 + 0.8 * self.uniform(count))
@@ -295,10 +348,19 @@ class Trainer:
         return validate(self.shadow, self.images)
 
 
+def behind(start):
+    """Steps and slices of the training that a file comes from."""
+    from safetensors import safe_open
+
+    training = json.loads(safe_open(start, "pt").metadata()["training"]) if start else {}
+    return training.get("steps", 0), training.get("slices", 0)
+
+
 def train(kind, data, out, deadline, start, batch, mode, rate):
     import torch
 
     torch.manual_seed(0)
+    steps_before, slices_before = behind(start)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
@@ -316,16 +378,16 @@ def train(kind, data, out, deadline, start, batch, mode, rate):
             loss, skipped = trainer.watch(32)
             log.append(round(loss, 5))
             lost += skipped
-        if time.time() - reported < 45 and part < 1 and trainer.step != 96:
+        if time.time() - reported < (45 if device == "cuda" else 600) and part < 1:
             continue
         reported = time.time()
         psnr = trainer.validate()
         seconds = round(reported - begin)
         last = log[-1] if log else None
         print(f"{kind} {seconds} s: step {trainer.step}, {trainer.seen:.0f} slices, {lost:.0f} lost, loss {last}, {psnr}", flush=True)
-        training = dict(steps=trainer.step, slices=round(trainer.seen), seconds=seconds, batch=batch, rate=rate, mode=trainer.mode,
+        training = dict(steps=steps_before + trainer.step, slices=round(slices_before + trainer.seen), seconds=seconds, batch=batch, rate=rate, mode=trainer.mode,
                         device=torch.cuda.get_device_name() if device == "cuda" else "cpu", loss=log[:: len(log) // 400 + 1],
-                        held_back=HELD[kind], validation=dict(step=trainer.step, psnr=psnr))
+                        held_back=HELD[kind], validation=dict(step=steps_before + trainer.step, psnr=psnr))
         write(out, kind, trainer.average, training)
         if part > 0.5 and not halfway:
             halfway = True

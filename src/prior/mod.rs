@@ -68,19 +68,19 @@ pub unsafe fn leave_threads_to_rayon() {
     }
 }
 
-type Pull = dyn FnOnce(&Tensor) -> Result<Tensor> + Send;
+type Pull = dyn Fn(&Tensor) -> Result<Tensor> + Send + Sync;
 
-/// The map c ↦ Jᵀ c of a denoiser at one point, to be used once.
+/// The map c ↦ Jᵀ c of a denoiser at one point.
 pub struct Pullback(Box<Pull>);
 
 impl Pullback {
     /// A pullback made of a closure.
-    pub fn new(pull: impl FnOnce(&Tensor) -> Result<Tensor> + Send + 'static) -> Self {
+    pub fn new(pull: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static) -> Self {
         Self(Box::new(pull))
     }
 
     /// Jᵀ c; `cotangent` has the shape of the denoised image.
-    pub fn pull(self, cotangent: &Tensor) -> Result<Tensor> {
+    pub fn pull(&self, cotangent: &Tensor) -> Result<Tensor> {
         (self.0)(cotangent)
     }
 }

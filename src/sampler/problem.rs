@@ -310,6 +310,24 @@ impl<'a> Problem<'a> {
         self.in_chunks(x, work, &mut [denoised, pulled])
     }
 
+    /// out ← correct(first image, D(part), c ↦ Jᵀ c), a few images at a time.
+    pub fn denoise_and_correct(
+        &self,
+        x: &Tensor,
+        sigma: f64,
+        correct: &mut dyn FnMut(usize, &Tensor, &Pullback) -> Result<Tensor>,
+        out: &mut Buffer,
+    ) -> Result<()> {
+        let mut first = 0;
+        let work = |part: &Tensor| {
+            let (d, pullback) = self.prior.denoise_vjp(part, sigma)?;
+            let corrected = correct(first, &d, &pullback)?;
+            first += part.dim(0)?;
+            Ok(vec![corrected])
+        };
+        self.in_chunks(x, work, &mut [out])
+    }
+
     fn in_chunks(
         &self,
         x: &Tensor,

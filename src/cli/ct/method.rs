@@ -46,6 +46,8 @@ pub enum Method {
     Diffpir,
     /// Samples by decoupled annealing.
     Daps,
+    /// Samples by moment matching: gradients through the network spread what the data say.
+    Mmps,
 }
 
 /// The window on the ramp filter.

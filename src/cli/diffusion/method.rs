@@ -3,7 +3,9 @@
 use clap::ValueEnum;
 use serde::Serialize;
 use wellposed::prior::schedule::{Grid, Sde};
-use wellposed::sampler::{AdmmTv, Consistency, Daps, DiffusionMbir, Dps, Draw, Guided, RedDiff, Sampler};
+use wellposed::sampler::{
+    AdmmTv, Consistency, Daps, DiffusionMbir, Dps, Draw, Guided, MomentMatching, RedDiff, Sampler,
+};
 
 use super::{Chosen, Start};
 
@@ -25,6 +27,8 @@ pub enum Method {
     Diffpir,
     /// Decoupled annealing posterior sampling.
     Daps,
+    /// Moment matching posterior sampling: the data step spreads along what the prior thinks uncertain.
+    Mmps,
 }
 
 /// The error that pnp and dds allow the denoised image at σ = 1, of one number a datum.
@@ -94,15 +98,16 @@ impl Method {
             Self::RedDiff => "red-diff",
             Self::Diffpir => "diffpir",
             Self::Daps => "daps",
+            Self::Mmps => "mmps",
         }
     }
 
     /// Default steps.
     pub fn steps(self) -> usize {
         match self {
-            Self::Pnp => 20,
+            Self::Pnp => 40,
             Self::Dds => 30,
-            Self::Diffpir | Self::Daps => 50,
+            Self::Diffpir | Self::Daps | Self::Mmps => 50,
             Self::Mbir => 150,
             Self::Dps => 200,
             Self::RedDiff => 300,
@@ -121,7 +126,7 @@ impl Method {
 
     /// Whether it needs gradients through the network.
     pub fn goes_backwards(self) -> bool {
-        self == Self::Dps
+        matches!(self, Self::Dps | Self::Mmps)
     }
 
     /// The sampler.
@@ -158,6 +163,11 @@ impl Method {
             Self::RedDiff => {
                 let grid = Grid::Karras { min: 0.02, max: 1.0, rho: 7.0 };
                 Box::new(RedDiff { steps, grid, rate: 0.02, lambda: 0.01 * strength, ..RedDiff::default() })
+            }
+            Self::Mmps => {
+                let grid = Grid::Karras { min: setting.finish.floor, max: level(1.0), rho: 7.0 };
+                let rest = Consistency::Learned { error, iterations: 10 };
+                Box::new(MomentMatching { steps, grid, rest, clip: true, ..MomentMatching::default() })
             }
             Self::Daps => {
                 let grid = Grid::Karras { min: 0.05, max: level(1.0), rho: 7.0 };

@@ -63,7 +63,7 @@ pub struct Options {
     /// Prior, by name or as a file [default: ct for CT, brain for MRI].
     #[arg(long, value_name = "NAME|FILE")]
     prior: Option<String>,
-    /// Steps, one noise level each [default: pnp 20, dds 30, diffpir and daps 50, mbir 150, dps 200, red-diff 300].
+    /// Steps, one noise level each [default: pnp 40, dds 30, diffpir, daps and mmps 50, mbir 150, dps 200, red-diff 300].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     steps: Option<u32>,
     /// Samples to draw; with 2 and more their mean is the result.

@@ -54,6 +54,8 @@ pub enum Method {
     Diffpir,
     /// Samples by decoupled annealing.
     Daps,
+    /// Samples by moment matching: gradients through the network spread what the data say.
+    Mmps,
 }
 
 /// Where coil maps come from.

@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor};
 
-use super::{Fetch, device};
 use super::ops::{done, map, read, slice};
 use super::tape::{apply1, apply3};
+use super::{Fetch, device};
 use crate::error::{Error, Result};
 use crate::prior::kernel::conv::{self, Geometry, weight_gradient};
 use crate::prior::kernel::map::{self as maps, Map};
@@ -108,7 +108,8 @@ impl Conv {
             return Ok(matrix);
         }
         let Geometry { inputs, outputs, size, .. } = self.geometry;
-        let matrix = self.weight.permute((2, 3, 1, 0))?.contiguous()?.reshape((size * size * inputs, outputs))?;
+        let matrix =
+            self.weight.permute((2, 3, 1, 0))?.contiguous()?.reshape((size * size * inputs, outputs))?;
         Ok(self.matrix.get_or_init(|| matrix))
     }
 

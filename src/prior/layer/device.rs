@@ -102,7 +102,11 @@ pub(super) fn convolve(
             part.reshape((count * pixels, channels))?
         } else {
             let mut out = Buffer::zeros(&[count * pixels, row], x.dtype(), x.device())?;
-            launch(Columns(geometry, Shape { images: count, height, width, channels }), &[&part], &mut [&mut out])?;
+            launch(
+                Columns(geometry, Shape { images: count, height, width, channels }),
+                &[&part],
+                &mut [&mut out],
+            )?;
             out.freeze()
         };
         let y = precision.product(precision.factor(&rows)?.matmul(&weight)?)?;

@@ -95,14 +95,14 @@ impl Tape {
     }
 
     /// Jᵀ g for the variable x and the value of the network; nothing if there is more than layers between them.
-    pub fn pull(self, x: &Tensor, value: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
+    pub fn pull(&self, x: &Tensor, value: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
         if !self.leads(x, value) {
             return Ok(None);
         }
         let mut gradients = HashMap::from([(value.id(), g.clone())]);
-        for (operation, y) in self.0.into_iter().rev() {
+        for (operation, y) in self.0.iter().rev() {
             let Some(g) = gradients.remove(&y.id()) else { continue };
-            let found = operation.backward(&y, &g)?;
+            let found = operation.backward(y, &g)?;
             for (argument, g) in operation.arguments().iter().zip(found) {
                 let Some(g) = g.filter(|_| argument.track_op()) else { continue };
                 match gradients.entry(argument.id()) {

@@ -101,10 +101,10 @@ impl<G: Graph + 'static> Network for Grouped<G> {
         let traces = Self::each(x.device(), Self::parts(x)?, run)?;
         let values: Vec<Tensor> = traces.iter().map(|(_, value, _)| value.detach()).collect();
         let pull = move |g: &Tensor| {
-            let back = |((x, value, tape), g): ((Var, Tensor, Tape), Tensor)| {
-                tape.pull(&x, &value, &g)?.map_or_else(|| gradient(&x, &value, &g), Ok)
+            let back = |((x, value, tape), g): (&(Var, Tensor, Tape), Tensor)| {
+                tape.pull(x, value, &g)?.map_or_else(|| gradient(x, value, &g), Ok)
             };
-            let pairs = traces.into_iter().zip(Self::parts(g)?).collect();
+            let pairs = traces.iter().zip(Self::parts(g)?).collect();
             Ok(Tensor::cat(&Self::each(g.device(), pairs, back)?, 0)?)
         };
         Ok((Tensor::cat(&values, 0)?, Pullback::new(pull)))
