@@ -2,11 +2,28 @@
 
 use candle_core::{Device, Tensor};
 use wellposed::io::{Beam, CtScan, Unit, Volume};
+use wellposed::phantom::Thorax;
 
 use super::Folder;
 
 fn psnr(folder: &Folder, arguments: &str) -> f64 {
     folder.run(&format!("{arguments} --json")).json()["metrics"]["volume"]["psnr"].as_f64().unwrap()
+}
+
+#[test]
+fn each_seed_is_a_patient() {
+    let folder = Folder::new();
+    let phantom = |rest: &str| folder.run(&format!("ct phantom --slices 3 --size 32 {rest}"));
+    phantom("-o a.nii --spacing 20 --seed 4 --plot a.png").good();
+    phantom("-o b.nii --spacing 20 --seed 5").good();
+    let shape = [3, 32, 32];
+    let pixel = 410.0 / 32.0;
+    let thorax = Thorax { shape, spacing: [20.0, pixel, pixel], centre: -5.0, seed: 4 };
+    let expected = thorax.volume().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!(folder.values("a.nii") == expected && folder.values("b.nii") != expected);
+    assert!(folder.path("a.png").exists() && folder.path("a.config.json").exists());
+    phantom("-o c.nii --spacing 0").fails(2, &["spacing"]);
+    assert!(!folder.path("c.nii").exists());
 }
 
 #[test]
