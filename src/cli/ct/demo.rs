@@ -141,7 +141,7 @@ struct Done {
 fn reconstruct(method: Method, scan: &CtScan, folder: &Path) -> Outcome<Done> {
     let settings = Settings::default().validated(method)?;
     if let Some(sampler) = method.diffusion() {
-        let chosen = diffusion::Options::default().with_steps(30).chosen(sampler, "ct")?;
+        let chosen = diffusion::Options::default().with_steps(15).chosen(sampler, "ct")?;
         let output = folder.join(format!("{}.nii.gz", method.name()));
         let done = sample::run(sampler, scan, &settings, &chosen, &output)?;
         done.progress.finish();
