@@ -1,5 +1,6 @@
 //! Layers of networks on candle tensors, channels last, [images, height, width, channels] in f32. On the CPU they run
-//! our kernels, with gradients through candle's backward pass; on other devices they are made of candle's operations.
+//! our kernels, with gradients through candle's backward pass; on other devices convolutions and normalisations run kernels of ours
+//! where no gradient is asked for, and all else is made of candle's operations.
 //!
 //! Weights come from a [`Fetch`] by name and shape. Where it gives variables, their gradients are computed too.
 
