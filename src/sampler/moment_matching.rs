@@ -102,18 +102,20 @@ impl MomentMatching {
             let mut image = Buffer::copy_of(direction.tensor())?;
             vector::accumulate(noise, &[(variance, &a.apply(&spread)?)], &mut image)?;
             let curvature = vector::inner(direction.tensor(), image.tensor(), count)?;
-            let step: Vec<f64> =
-                squared.iter().zip(&curvature).map(|(s, c)| if *c > 0.0 { s / c } else { 0.0 }).collect();
+            let step = ratios(&squared, &curvature);
             let scaled: Vec<f64> = step.iter().map(|s| s * variance).collect();
             vector::axpby_items(&scaled, &spread, &ones, &mut estimate)?;
             let back: Vec<f64> = step.iter().map(|s| -s).collect();
             vector::axpby_items(&back, image.tensor(), &ones, &mut residual)?;
             let now = vector::inner(residual.tensor(), residual.tensor(), count)?;
-            let keep: Vec<f64> =
-                now.iter().zip(&squared).map(|(n, s)| if *s > 0.0 { n / s } else { 0.0 }).collect();
-            vector::axpby_items(&ones, residual.tensor(), &keep, &mut direction)?;
+            vector::axpby_items(&ones, residual.tensor(), &ratios(&now, &squared), &mut direction)?;
             squared = now;
         }
         Ok(estimate.freeze())
     }
+}
+
+/// Item by item a/b, and 0 where b is not positive.
+fn ratios(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| if *b > 0.0 { a / b } else { 0.0 }).collect()
 }

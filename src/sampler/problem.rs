@@ -24,6 +24,9 @@ pub struct Problem<'a> {
     image: Image<'a>,
 }
 
+/// What is made of the number of the first image, D(part) and c ↦ Jᵀ c.
+type AtPart<'a> = dyn FnMut(usize, &Tensor, &Pullback) -> Result<Vec<Tensor>> + 'a;
+
 #[derive(Clone, Copy, Debug)]
 enum Image<'a> {
     /// Batch axes of the data, before an image of the operator's domain.
@@ -300,14 +303,10 @@ impl<'a> Problem<'a> {
         denoised: &mut Buffer,
         pulled: &mut Buffer,
     ) -> Result<()> {
-        let mut first = 0;
-        let work = |part: &Tensor| {
-            let (d, pullback): (Tensor, Pullback) = self.prior.denoise_vjp(part, sigma)?;
-            let c = cotangent(first, &d)?;
-            first += part.dim(0)?;
-            Ok(vec![d, pullback.pull(&c)?])
+        let mut work = |first: usize, d: &Tensor, pullback: &Pullback| {
+            Ok(vec![d.clone(), pullback.pull(&cotangent(first, d)?)?])
         };
-        self.in_chunks(x, work, &mut [denoised, pulled])
+        self.linearised(x, sigma, &mut work, &mut [denoised, pulled])
     }
 
     /// out ← correct(first image, D(part), c ↦ Jᵀ c), a few images at a time.
@@ -318,14 +317,26 @@ impl<'a> Problem<'a> {
         correct: &mut dyn FnMut(usize, &Tensor, &Pullback) -> Result<Tensor>,
         out: &mut Buffer,
     ) -> Result<()> {
+        let mut work = |first: usize, d: &Tensor, pullback: &Pullback| Ok(vec![correct(first, d, pullback)?]);
+        self.linearised(x, sigma, &mut work, &mut [out])
+    }
+
+    /// outs ← work(first image, D(part), c ↦ Jᵀ c), a few images at a time.
+    fn linearised(
+        &self,
+        x: &Tensor,
+        sigma: f64,
+        work: &mut AtPart<'_>,
+        outs: &mut [&mut Buffer],
+    ) -> Result<()> {
         let mut first = 0;
-        let work = |part: &Tensor| {
+        let part = |part: &Tensor| {
             let (d, pullback) = self.prior.denoise_vjp(part, sigma)?;
-            let corrected = correct(first, &d, &pullback)?;
+            let results = work(first, &d, &pullback)?;
             first += part.dim(0)?;
-            Ok(vec![corrected])
+            Ok(results)
         };
-        self.in_chunks(x, work, &mut [out])
+        self.in_chunks(x, part, outs)
     }
 
     fn in_chunks(
