@@ -25,6 +25,7 @@ fn all() -> Vec<Box<dyn Sampler>> {
     vec![
         guided(Guided::dds()),
         guided(Guided::plug_and_play(0.2, 0.6)),
+        guided(Guided::snore(3.0, 0.6)),
         guided(Guided::diffpir(7.0, 0.3)),
         Box::new(DiffusionMbir { steps, ..DiffusionMbir::new(admm) }),
         Box::new(Dps { steps, ..Dps::default() }),

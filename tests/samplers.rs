@@ -181,6 +181,46 @@ fn moment_matching_samples_the_posterior_of_a_coloured_prior() {
     assert!(none.init(&problem, 0).unwrap_err().to_string().contains("iterations"));
 }
 
+/// With a Gaussian prior the denoiser is linear: the mean of stochastic plug and play is the image of plug and play, and its
+/// variance that of noise that the steps pass on.
+#[test]
+fn stochastic_plug_and_play_scatters_about_plug_and_play() {
+    let (count, noise, spread, error) = (2000, 0.3, 0.8, 0.5);
+    let prior = Gaussian::white(&[3, 4], 0.2, spread).unwrap();
+    let grid = Grid::Karras { min: 0.05, max: 3.0, rho: 7.0 };
+    for a in [Dense::mask(), Dense::blur(), Dense::projections()] {
+        let y = measured(&a, 1);
+        let data = repeated(&y, count);
+        let problem = Problem::new(&a, &data, noise, &prior).unwrap().with_chunk(count);
+        let start = Tensor::full(0.1, (count, 3, 4), &Device::Cpu).unwrap();
+        let problem = problem.starting_at(&start).unwrap();
+        let snore = Guided { grid, steps: 25, clip: false, ..Guided::snore(3.0, error) };
+        assert_eq!(snore.name(), "snore");
+        // x̂ ← P (a x + (1 − a) m + γ Aᵀy) with P = (I + γ AᵀA)⁻¹, and x ← x̂ + σ z.
+        let gram = a.matrix.t().dot(&a.matrix);
+        let (mut mean, mut covariance) = (Array1::from_elem(12, 0.1), Array2::<f64>::zeros((12, 12)));
+        for sigma in grid.sigmas(25).unwrap().into_iter().filter(|sigma| *sigma > 0.0) {
+            let shrink = spread * spread / (spread * spread + sigma * sigma);
+            let gamma = error * error * sigma / (noise * noise);
+            let system = Array2::<f64>::eye(12) + &gram * gamma;
+            let solve =
+                |b: &Array2<f64>| Cholesky::new("system", system.view()).unwrap().solve(b.view()).unwrap();
+            let right = &mean * shrink + 0.2 * (1.0 - shrink) + a.matrix.t().dot(&y) * gamma;
+            mean = solve(&right.insert_axis(Axis(1))).remove_axis(Axis(1));
+            let noisy = (&covariance + Array2::<f64>::eye(12) * (sigma * sigma)) * (shrink * shrink);
+            covariance = solve(&solve(&noisy).reversed_axes());
+        }
+        let solution = sample(&snore, &problem, 3, &mut ()).unwrap();
+        assert_moments(&solution.value, &mean, &covariance, 1e-3, "snore");
+        let posterior =
+            gaussian_posterior(&Array1::from_elem(12, 0.2), &prior.covariance(), &a.matrix, &y, noise).1;
+        assert!((0..12).all(|i| covariance[(i, i)] < posterior[(i, i)]));
+        let pnp = Guided { grid, steps: 25, clip: false, ..Guided::plug_and_play(3.0, error) };
+        let (found, _) = moments(&sample(&pnp, &problem, 3, &mut ()).unwrap().value);
+        assert!((&found - &mean).iter().all(|off| off.abs() < 0.01), "{found} not {mean}");
+    }
+}
+
 #[test]
 fn a_last_denoising_follows_the_data() {
     let (noise, sigma) = (0.3, 0.1);

@@ -73,10 +73,10 @@ def collect(out, paths):
 class Images:
     """All slices on the device, and random changed crops of them."""
 
-    def __init__(self, kind, path, device, generator):
+    def __init__(self, kind, path, device, generator, couches=0.45):
         import torch
 
-        self.torch, self.kind, self.device, self.generator = torch, kind, device, generator
+        self.torch, self.kind, self.device, self.generator, self.couches = torch, kind, device, generator, couches
         file = np.load(path)
         names, every = file["names"], np.arange(len(file["names"]))
         held = np.array([any(n.startswith(h) for h in HELD[kind]) for n in names])
@@ -155,7 +155,7 @@ class Images:
         row_at = one(centre[:, 0]) - 0.5 + one(scale / stretch / aspect) * (sin * x + cos * y)
         out, bare = None, None
         if self.kind == "ct":
-            bare = (self.uniform(count) < 0.45) & self.found[index] & (scale < 1.6)
+            bare = (self.uniform(count) < self.couches) & self.found[index] & (scale < 1.6)
         for level, source in enumerate(self.levels):
             low, high = (0.0, 1.6, 3.2)[level], (1.6, 3.2, 1e9)[level]
             place = lambda a: (2 * a + 1) / SIDE - 1  # noqa: E731
@@ -223,10 +223,10 @@ class Images:
         return torch.cat([value * phase.cos(), value * phase.sin()], 1)
 
 
-def levels(images, count):
-    """Noise levels: mostly log-normal, some anywhere."""
+def levels(images, count, middle):
+    """Noise levels: mostly log-normal about `middle`, the mean of ln sigma, some anywhere."""
     torch = images.torch
-    some = (-0.8 + 1.4 * images.normal(count)).clamp(math.log(0.004), math.log(100))
+    some = (middle + 1.4 * images.normal(count)).clamp(math.log(0.004), math.log(100))
     any_ = math.log(0.004) + images.uniform(count) * math.log(100 / 0.004)
     return torch.where(images.uniform(count) < 0.3, any_, some).exp()
 
@@ -268,12 +268,12 @@ MODES = (dict(compiled=True, bf16=True, fused=True), dict(compiled=False, bf16=T
 class Trainer:
     """A network in training, its moving average, and the running mean of the loss at each noise level."""
 
-    def __init__(self, kind, images, start, batch, rate, mode):
+    def __init__(self, kind, images, start, batch, rate, mode, middle):
         import torch
         from safetensors.torch import load_file
         from unet import UNet
 
-        self.torch, self.images, self.batch, self.rate = torch, images, batch, rate
+        self.torch, self.images, self.batch, self.rate, self.middle = torch, images, batch, rate, middle
         self.config, device = dict(**CARDS[kind], **NETWORK), images.device
         net = UNet(self.config)
         if start:
@@ -306,7 +306,7 @@ class Trainer:
         small = self.step % 8 == 7
         size, count = (128, 2 * self.batch) if small else (256, self.batch)
         clean = images.batch(count, size)
-        sigma = levels(images, count)
+        sigma = levels(images, count, self.middle)
         c_skip, c_out, c_in, c_noise = (a[:, None, None, None] for a in precondition(sigma, self.config["sigma_data"]))
         noisy = clean + sigma[:, None, None, None] * torch.randn_like(clean)
         target = (clean - c_skip * noisy) / c_out
@@ -356,16 +356,16 @@ def behind(start):
     return training.get("steps", 0), training.get("slices", 0)
 
 
-def train(kind, data, out, deadline, start, batch, mode, rate):
+def train(kind, data, out, deadline, start, batch, mode, rate, middle, couches):
     import torch
 
-    torch.manual_seed(0)
     steps_before, slices_before = behind(start)
+    torch.manual_seed(steps_before)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    images = Images(kind, data, device, torch.Generator(device).manual_seed(0))
-    trainer = Trainer(kind, images, start, batch, rate, mode)
+    images = Images(kind, data, device, torch.Generator(device).manual_seed(steps_before), couches)
+    trainer = Trainer(kind, images, start, batch, rate, mode, middle)
     begin, log, lost, halfway, reported = None, [], 0, False, time.time()
     while True:
         part = 0.0 if begin is None else min(1.0, (time.time() - begin) / max(deadline - begin, 1.0))
@@ -385,7 +385,8 @@ def train(kind, data, out, deadline, start, batch, mode, rate):
         seconds = round(reported - begin)
         last = log[-1] if log else None
         print(f"{kind} {seconds} s: step {trainer.step}, {trainer.seen:.0f} slices, {lost:.0f} lost, loss {last}, {psnr}", flush=True)
-        training = dict(steps=steps_before + trainer.step, slices=round(slices_before + trainer.seen), seconds=seconds, batch=batch, rate=rate, mode=trainer.mode,
+        training = dict(steps=steps_before + trainer.step, slices=round(slices_before + trainer.seen), seconds=seconds, batch=batch, rate=rate,
+                        middle=middle, couches=couches, mode=trainer.mode,
                         device=torch.cuda.get_device_name() if device == "cuda" else "cpu", loss=log[:: len(log) // 400 + 1],
                         held_back=HELD[kind], validation=dict(step=steps_before + trainer.step, psnr=psnr))
         write(out, kind, trainer.average, training)
@@ -411,11 +412,13 @@ def main():
     go.add_argument("--batch", type=int, default=64)
     go.add_argument("--rate", type=float, default=1e-3)
     go.add_argument("--mode", type=int, default=0, help="how to compute: 0 compiled, 1 eager, 2 in TF32")
+    go.add_argument("--middle", type=float, default=-0.8, help="mean of ln sigma of most images")
+    go.add_argument("--couches", type=float, default=0.45, help="share of CT images laid on a random couch")
     a = parser.parse_args()
     if a.command == "data":
         collect(a.out, a.volumes)
     else:
-        train(a.kind, a.data, a.out, time.time() + a.seconds, a.start, a.batch, a.mode, a.rate)
+        train(a.kind, a.data, a.out, time.time() + a.seconds, a.start, a.batch, a.mode, a.rate, a.middle, a.couches)
 
 
 if __name__ == "__main__":

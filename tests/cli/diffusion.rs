@@ -61,7 +61,7 @@ const RECONSTRUCT: &str = "ct reconstruct s.h5 --prior tiny.safetensors --refere
 #[test]
 fn every_method_reconstructs() {
     let folder = scanned();
-    for method in ["pnp", "dds", "mbir", "dps", "red-diff", "diffpir", "daps", "mmps"] {
+    for method in ["pnp", "snore", "dds", "mbir", "dps", "red-diff", "diffpir", "daps", "mmps"] {
         let report = folder.run(&format!("{RECONSTRUCT} -o {method}.nii -m {method} --steps 12")).json();
         assert_eq!((report["method"].as_str(), report["iterations"].as_u64()), (Some(method), Some(12)));
         assert_eq!(report["termination"], "completed");

@@ -34,6 +34,8 @@ pub enum Method {
     Tv,
     /// A diffusion prior as denoiser in turns with the data: one image, the highest PSNR.
     Pnp,
+    /// The same with fresh noise in every step: the highest PSNR where data are few, more so as the mean of --samples.
+    Snore,
     /// Samples by decomposed diffusion sampling.
     Dds,
     /// Samples by DiffusionMBIR, with total variation across slices.

@@ -15,6 +15,8 @@ use super::{Chosen, Start};
 pub enum Method {
     /// Plug and play: denoiser and data take turns, without noise; one image.
     Pnp,
+    /// The same with fresh noise in front of every denoising; begins at noise, and the most where data are few.
+    Snore,
     /// Decomposed diffusion sampling: a data step on the denoised image.
     Dds,
     /// DiffusionMBIR: predictor, corrector and data step on the noisy volume, total variation across slices.
@@ -92,6 +94,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Pnp => "pnp",
+            Self::Snore => "snore",
             Self::Dds => "dds",
             Self::Mbir => "mbir",
             Self::Dps => "dps",
@@ -106,6 +109,7 @@ impl Method {
     pub fn steps(self) -> usize {
         match self {
             Self::Pnp => 40,
+            Self::Snore => 100,
             Self::Dds => 30,
             Self::Diffpir | Self::Daps | Self::Mmps => 50,
             Self::Mbir => 150,
@@ -117,6 +121,11 @@ impl Method {
     /// Whether its answers differ from seed to seed by more than the noise of an optimisation.
     pub fn draws(self) -> bool {
         !matches!(self, Self::Pnp | Self::RedDiff)
+    }
+
+    /// Where it starts unless told otherwise.
+    pub fn start(self) -> Start {
+        if self == Self::Snore { Start::Noise } else { Start::Tv }
     }
 
     /// Whether operators need not be linear.
@@ -145,6 +154,7 @@ impl Method {
                 let max = level(0.2).min(5.0);
                 guided(max, Guided::plug_and_play(max, error))
             }
+            Self::Snore => guided(3.0, Guided::snore(3.0, error)),
             Self::Dds => guided(level(0.5), Guided::noise_aware(level(0.5), error)),
             Self::Diffpir => {
                 let grid = Grid::Karras { min: 0.02, max: level(0.5), rho: 7.0 };

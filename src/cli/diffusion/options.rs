@@ -63,7 +63,7 @@ pub struct Options {
     /// Prior, by name or as a file [default: ct for CT, brain for MRI].
     #[arg(long, value_name = "NAME|FILE")]
     prior: Option<String>,
-    /// Steps, one noise level each [default: pnp 40, dds 30, diffpir, daps and mmps 50, mbir 150, dps 200, red-diff 300].
+    /// Steps, one noise level each [default: pnp 40, snore 100, dds 30, diffpir, daps and mmps 50, mbir 150, dps 200, red-diff 300].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     steps: Option<u32>,
     /// Samples to draw; with 2 and more their mean is the result.
@@ -79,7 +79,7 @@ pub struct Options {
     /// Seed of the sampler's noise [default: 0].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where the sampler starts [default: tv].
+    /// Where the sampler starts [default: tv; snore: noise].
     #[arg(long, value_enum, value_name = "START")]
     start: Option<Start>,
     /// Go on from the checkpoint that an interrupted run left beside the output.
@@ -90,7 +90,7 @@ pub struct Options {
                      run starts at the beginning; one of another run is refused."
     )]
     resume: bool,
-    /// Where everything is computed: cpu, or (CT, in a build with the feature `cuda`) cuda [default: cpu].
+    /// Where the sampler and its operators are computed: cpu, or (in a build with the feature `cuda`) cuda [default: cpu].
     #[arg(long, value_enum, value_name = "DEVICE")]
     device: Option<Compute>,
     /// What the network's convolutions multiply, with --device cuda: numbers of fewer bits are several times as fast; what
@@ -187,7 +187,7 @@ impl Options {
             steps: self.steps.map_or(method.steps(), |n| n as usize),
             samples,
             seed: self.seed.unwrap_or(0),
-            start: self.start.unwrap_or_default(),
+            start: self.start.unwrap_or(method.start()),
             device,
             precision,
             memory_gib,
@@ -200,19 +200,6 @@ impl Chosen {
     /// These options for a command that has no classical estimate to start at.
     pub fn at_noise(self) -> Self {
         Self { start: Start::Noise, ..self }
-    }
-
-    /// These options for a command that knows only the processor.
-    ///
-    /// # Errors
-    /// [`Failure::Usage`] where another device is asked for.
-    pub fn on_processor(&self, what: &str) -> Outcome<&Self> {
-        match self.device {
-            Compute::Cpu => Ok(self),
-            Compute::Cuda => {
-                Err(Failure::usage("--device", "cuda", &format!("{what} is computed on the processor")))
-            }
-        }
     }
 
     /// Where to compute.

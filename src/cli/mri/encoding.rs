@@ -70,16 +70,25 @@ pub enum Weighting {
     Noise,
 }
 
-/// The encoding of `scan`, with coil maps as `maps` says, from a centre of `calibration` samples a side.
-pub fn encode(scan: &MriScan, maps: Maps, calibration: usize, weighting: Weighting) -> Result<Measured> {
-    let Some(trajectory) = &scan.trajectory else { return cartesian(scan, maps, calibration) };
+/// The encoding of `scan` on `device`, with coil maps as `maps` says, from a centre of `calibration` samples a side.
+pub fn encode(
+    scan: &MriScan,
+    maps: Maps,
+    calibration: usize,
+    weighting: Weighting,
+    device: &Device,
+) -> Result<Measured> {
+    let Some(trajectory) = &scan.trajectory else { return cartesian(scan, maps, calibration, device) };
     let whole = scan.target.shape();
     let [slices, coils, ..] = *scan.kspace.dims() else { unreachable!("k-space was checked") };
     let samples = scan.mask.elem_count();
     let volume = scan.along_volume();
     let shape = if volume { &whole[..] } else { &whole[1..] };
-    let space = Space::complex(shape, DType::F32, &Device::Cpu);
-    let fourier = Nufft::new(&space, &trajectory.reshape((samples, shape.len()))?, Accuracy::default())?;
+    let points = trajectory.reshape((samples, shape.len()))?;
+    let transform = |device: &Device| {
+        Nufft::new(&Space::complex(shape, DType::F32, device), &points, Accuracy::default())
+    };
+    let fourier = transform(&Device::Cpu)?;
     let batch = if volume { &[][..] } else { &[slices][..] };
     let data = scan.kspace.reshape([batch, &[coils, samples, 2]].concat())?;
     let density = fourier.density_compensation(25)?;
@@ -96,26 +105,26 @@ pub fn encode(scan: &MriScan, maps: Maps, calibration: usize, weighting: Weighti
         }
     };
     let weights = (weighting == Weighting::Area).then_some(&density);
-    let encoding = NonCartesianSense::new(&maps, fourier, weights)?;
-    let data = encoding.weigh(&data)?;
+    let encoding = NonCartesianSense::new(&maps, transform(device)?, weights)?;
+    let data = encoding.weigh(&data.to_device(device)?)?;
     Ok(Measured { encoding: Encoded::Along(Box::new(encoding)), data })
 }
 
-fn cartesian(scan: &MriScan, maps: Maps, calibration: usize) -> Result<Measured> {
+fn cartesian(scan: &MriScan, maps: Maps, calibration: usize, device: &Device) -> Result<Measured> {
     if scan.mask.rank() != 2 {
         let reason = "a scan whose slices are sampled differently; reconstruct slice by slice";
         return Err(Error::Unsupported(reason.into()));
     }
-    let data = scan.kspace.clone();
     let encoding = match (&scan.coil_maps, maps) {
-        (Some(own), Maps::Auto) => Sense::new(own, &scan.mask)?,
-        _ if scan.kspace.dims()[1] == 1 => Sense::single_coil(&scan.mask, DType::F32, &Device::Cpu)?,
+        (Some(own), Maps::Auto) => Sense::new(&own.to_device(device)?, &scan.mask)?,
+        _ if scan.kspace.dims()[1] == 1 => Sense::single_coil(&scan.mask, DType::F32, device)?,
         _ => {
             let region = calibration_region(&scan.mask, calibration)?;
-            Sense::new(&estimate(&scan.kspace, maps, region, scan.noise)?, &scan.mask)?
+            let maps = estimate(&scan.kspace, maps, region, scan.noise)?;
+            Sense::new(&maps.to_device(device)?, &scan.mask)?
         }
     };
-    Ok(Measured { encoding: Encoded::Cartesian(encoding), data })
+    Ok(Measured { encoding: Encoded::Cartesian(encoding), data: scan.kspace.to_device(device)? })
 }
 
 /// Coil maps from the central `region` of Cartesian k-space with this `noise`, where it is known.

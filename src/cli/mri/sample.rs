@@ -28,9 +28,10 @@ pub fn run(
     chosen: &Chosen,
     output: &Path,
 ) -> Outcome<Reconstruction> {
-    let prior = chosen.on_processor("MRI")?.open(Field::Complex, "MRI", &Device::Cpu)?;
+    let device = chosen.device()?;
+    let prior = chosen.open(Field::Complex, "MRI", &device)?;
     let clock = Instant::now();
-    let Measured { encoding, data } = settings.encode(scan, Weighting::Noise)?;
+    let Measured { encoding, data } = settings.encode(scan, Weighting::Noise, &device)?;
     let classical = |method: Method| -> Outcome<Tensor> {
         let mut progress = Progress::new(method.name());
         let solution = method.reconstruct(scan, &settings.for_start().validated(method)?, &mut progress)?;
@@ -42,7 +43,7 @@ pub fn run(
     let pixels = estimate.elem_count() / 2;
     let normalized = Normalized::new(Arc::new(encoding.clone()), &data, noise, bright(&estimate)?, 0.0)?;
     let start = match chosen.start {
-        Start::Tv => Some(normalized.from_physical(&estimate)?),
+        Start::Tv => Some(normalized.from_physical(&estimate.to_device(&device)?)?),
         Start::Noise => None,
     };
     // Maps of their own for each slice make the volume one item of the operator.
@@ -71,7 +72,7 @@ pub fn run(
     let job = Job { method, sampler: &*sampler, problem: &problem, chosen, made_of, output };
     let drawn = job.run()?;
     let seconds = clock.elapsed().as_secs_f64();
-    let seen = seen_by_coils(&encoding.adjoint(&data)?)?;
+    let seen = seen_by_coils(&encoding.adjoint(&data)?.to_device(&Device::Cpu)?)?;
     // Magnitudes first: mean and spread are those of what is looked at.
     let volumes = drawn
         .samples

@@ -123,14 +123,14 @@ impl Arguments {
     }
 
     /// The operator on one restored slice of this shape.
-    fn operator(&self, [height, width]: [usize; 2]) -> Outcome<Arc<dyn LinearOperator>> {
-        let space = Space::real(&[height, width], DType::F32, &Device::Cpu);
+    fn operator(&self, [height, width]: [usize; 2], device: &Device) -> Outcome<Arc<dyn LinearOperator>> {
+        let space = Space::real(&[height, width], DType::F32, device);
         Ok(match self.task {
             Task::Inpaint => match &self.mask {
                 Some(path) => {
                     let mask = read_volume(path)?.magnitude()?;
                     let known = mask.data().get(0)?.ne(0f32)?.to_dtype(DType::F32)?;
-                    Arc::new(Diagonal::real(&space, &known)?)
+                    Arc::new(Diagonal::real(&space, &known.to_device(device)?)?)
                 }
                 None => Arc::new(Diagonal::random_mask(&space, self.keep, 0)?),
             },
@@ -188,7 +188,8 @@ pub fn run(arguments: &Arguments) -> Outcome {
         options.reference = Some(arguments.image.clone());
     }
     let reference = options.prepare(target.shape())?;
-    let prior = chosen.on_processor("restoration")?.open(Field::Real, "an image", &Device::Cpu)?;
+    let device = chosen.device()?;
+    let prior = chosen.open(Field::Real, "an image", &device)?;
     let range = arguments.window(&image, &prior)?;
     let (low, high) = prior.denoiser.range();
     let scale = (range.high - range.low) / (high - low);
@@ -196,17 +197,18 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let [slices, height, width] = target.shape();
     let offset = range.low - low * scale;
     let noise = arguments.noise * (range.high - range.low);
+    let given = image.data().to_device(&device)?;
     let measured = if arguments.task == Task::Phase {
         let data = match arguments.simulate {
-            true => noisy(&Phase::magnitudes(&image, range.low)?, noise)?,
-            false => image.data().clone(),
+            true => noisy(&Phase::magnitudes(&given, range.low)?, noise)?,
+            false => given,
         };
         Measured::Phase(Phase::new([height, width], &data, noise, scale, low)?)
     } else {
-        let operator = arguments.operator([height, width])?;
+        let operator = arguments.operator([height, width], &device)?;
         let data = match arguments.simulate {
-            true => noisy(&operator.apply(image.data())?, noise)?,
-            false => image.data().clone(),
+            true => noisy(&operator.apply(&given)?, noise)?,
+            false => given,
         };
         Measured::Linear(Normalized::new(operator, &data, noise, scale, offset)?)
     };

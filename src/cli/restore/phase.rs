@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
-use wellposed::io::{Grid, Volume};
+use candle_core::{DType, Tensor};
+use wellposed::io::Grid;
 use wellposed::linalg::NonlinearOperator;
 use wellposed::operator::{Chain, Curve, Pointwise, phase_retrieval};
 use wellposed::prior::Denoiser;
@@ -32,7 +32,7 @@ impl Phase {
         scale: f64,
         lowest: f64,
     ) -> Outcome<Self> {
-        let image = Space::real(&[height, width], DType::F32, &Device::Cpu);
+        let image = Space::real(&[height, width], DType::F32, data.device());
         let shift = Pointwise::new(&image, Curve::Shift { shift: -lowest })?;
         let operator = Chain::new(vec![Arc::new(shift), Arc::new(phase_retrieval(&image, OVERSAMPLING)?)])?;
         let mut data = Buffer::copy_of(data)?;
@@ -41,11 +41,10 @@ impl Phase {
     }
 
     /// What the detector would see of images [slices, height, width] above `low`, without noise.
-    pub fn magnitudes(image: &Volume, low: f64) -> Outcome<Tensor> {
-        let [_, height, width] = image.grid().shape();
-        let space = Space::real(&[height, width], DType::F32, &Device::Cpu);
+    pub fn magnitudes(image: &Tensor, low: f64) -> Outcome<Tensor> {
+        let space = Space::real(&image.dims()[1..], DType::F32, image.device());
         let shift = Pointwise::new(&space, Curve::Shift { shift: -low })?;
-        Ok(phase_retrieval(&space, OVERSAMPLING)?.apply(&shift.apply(image.data())?)?)
+        Ok(phase_retrieval(&space, OVERSAMPLING)?.apply(&shift.apply(image)?)?)
     }
 
     /// The grid of the image whose magnitudes lie on `found`.
