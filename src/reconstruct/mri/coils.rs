@@ -248,7 +248,7 @@ impl Kernel for Mix<'_> {
     }
 }
 
-fn adjoint(a: ArrayView2<Complex64>) -> Array2<Complex64> {
+pub(super) fn adjoint(a: ArrayView2<Complex64>) -> Array2<Complex64> {
     a.t().mapv(|v| v.conj())
 }
 

@@ -8,7 +8,7 @@ use super::Scaled;
 use crate::error::{Error, Result};
 use crate::observe::{Observer, Solution, Step, Termination};
 use crate::operator::mri::Encoding;
-use crate::tensor::{Buffer, Real, Workspace, vector};
+use crate::tensor::{Buffer, Workspace, vector};
 
 /// The discrepancy principle (Morozov 1966): an iteration ends with the first image for which ‖A x − y‖² ≤ τ E‖n‖², over all
 /// slices together. Further steps would only fit the noise n. It costs an application of A at every step.
@@ -111,40 +111,6 @@ impl<E: Encoding> Observer for Watched<'_, E> {
     }
 }
 
-/// The standard deviation of the noise of one part of the samples of `kspace` [batch…, line, sample, 2], for want of a noise
-/// scan: from the median size of what was sampled in the outer quarter of its columns, where there is little signal. What
-/// signal there is makes it too large.
-///
-/// ```
-/// use candle_core::{DType, Device};
-/// use wellposed::{reconstruct::mri::estimate_noise, tensor::{Space, random::{Noise, standard_normal}}};
-/// let noise = standard_normal(Noise::new(1, 0), &Space::complex(&[8, 64, 64], DType::F32, &Device::Cpu), &[])?;
-/// assert!((estimate_noise(&noise)? - 1.0).abs() < 0.03);
-/// # Ok::<(), wellposed::error::Error>(())
-/// ```
-///
-/// # Errors
-/// [`Error::Shape`] where the array is not k-space, [`Error::Parameter`] where nothing was sampled there.
-pub fn estimate_noise(kspace: &Tensor) -> Result<f64> {
-    let &[.., columns, 2] = kspace.dims() else {
-        return Err(Error::shape("k-space", "[batch…, ky, kx, 2]", kspace.dims()));
-    };
-    let axis = kspace.rank() - 2;
-    let edge = (columns / 8).max(1);
-    let mut sizes = Vec::new();
-    for start in [0, columns - edge.min(columns)] {
-        let part = kspace.narrow(axis, start, edge.min(columns))?;
-        sizes.extend(f64::to_vec(&part.flatten_all()?)?.into_iter().map(f64::abs).filter(|v| *v > 0.0));
-    }
-    if sizes.is_empty() {
-        return Err(Error::parameter("noise", "unknown", "the outer columns of k-space hold no samples"));
-    }
-    let middle = sizes.len() / 2;
-    let (_, median, _) = sizes.select_nth_unstable_by(middle, f64::total_cmp);
-    // The median of |n| is 0.6745 σ for normal n.
-    Ok(1.4826 * *median)
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
@@ -153,6 +119,7 @@ mod tests {
     use crate::linalg::LinearOperator;
     use crate::operator::mri::{Pattern, Sampling, Sense, birdcage, measure};
     use crate::reconstruct::mri::{ConjugateGradientSense, TotalVariationSense, WaveletSense};
+    use crate::tensor::Real;
     use crate::tensor::random::Noise;
     use crate::testing::relative_difference;
 
@@ -229,14 +196,6 @@ mod tests {
             assert!(solution.steps < 30, "{} steps", solution.steps);
             assert!(excess(&encoding, &solution.value, &kspace, 0.05) < 1.001);
         }
-    }
-
-    #[test]
-    fn noise_is_estimated_from_the_rim() {
-        let (_, _, kspace) = scan(0.1);
-        let found = estimate_noise(&kspace).unwrap();
-        assert!(found > 0.095 && found < 0.14, "{found}");
-        assert!(estimate_noise(&kspace.zeros_like().unwrap()).is_err());
     }
 
     #[test]
