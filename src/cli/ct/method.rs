@@ -91,7 +91,7 @@ pub struct Settings {
                      sharper and noisier."
     )]
     strength: f64,
-    /// Total variation across slices too, weighted by the ratio of pixel size to slice distance (tv, dds, pnp).
+    /// Total variation across slices too, weighted by the ratio of pixel size to slice distance (tv, pnp, snore, dds).
     #[arg(long)]
     coupled: bool,
     /// Huber's penalty instead of total variation: differences up to D, in the volume's unit, count by their squares.
