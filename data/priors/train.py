@@ -73,7 +73,7 @@ def collect(out, paths):
 class Images:
     """All slices on the device, and random changed crops of them."""
 
-    def __init__(self, kind, path, device, generator, couches=0.45):
+    def __init__(self, kind, path, device, generator, couches):
         import torch
 
         self.torch, self.kind, self.device, self.generator, self.couches = torch, kind, device, generator, couches

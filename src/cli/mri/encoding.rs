@@ -105,7 +105,8 @@ pub fn encode(
         }
     };
     let weights = (weighting == Weighting::Area).then_some(&density);
-    let encoding = NonCartesianSense::new(&maps, transform(device)?, weights)?;
+    let fourier = if device.is_cpu() { fourier } else { transform(device)? };
+    let encoding = NonCartesianSense::new(&maps, fourier, weights)?;
     let data = encoding.weigh(&data.to_device(device)?)?;
     Ok(Measured { encoding: Encoded::Along(Box::new(encoding)), data })
 }

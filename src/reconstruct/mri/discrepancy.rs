@@ -118,7 +118,9 @@ mod tests {
     use super::*;
     use crate::linalg::LinearOperator;
     use crate::operator::mri::{Pattern, Sampling, Sense, birdcage, measure};
-    use crate::reconstruct::mri::{ConjugateGradientSense, TotalVariationSense, WaveletSense};
+    use crate::reconstruct::mri::{
+        ConjugateGradientSense, TotalVariationSense, WaveletSense, estimate_noise,
+    };
     use crate::tensor::Real;
     use crate::tensor::random::Noise;
     use crate::testing::relative_difference;
@@ -196,6 +198,14 @@ mod tests {
             assert!(solution.steps < 30, "{} steps", solution.steps);
             assert!(excess(&encoding, &solution.value, &kspace, 0.05) < 1.001);
         }
+    }
+
+    #[test]
+    fn noise_is_estimated_from_the_rim() {
+        let (_, _, kspace) = scan(0.1);
+        let found = estimate_noise(&kspace).unwrap();
+        assert!(found > 0.095 && found < 0.14, "{found}");
+        assert!(estimate_noise(&kspace.zeros_like().unwrap()).is_err());
     }
 
     #[test]
