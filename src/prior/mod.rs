@@ -1,4 +1,4 @@
-//! Denoisers D(x, σ) ≈ E[x₀ | x₀ + σ n = x]: networks and closed forms.
+//! Denoisers D(x, σ) ≈ E[x₀ | x₀ + σ n = x]: networks, closed forms, and one that compares pieces of the image ([`bm3d`]).
 //!
 //! Every prior speaks one convention: data plus noise of standard deviation σ (variance exploding), so that
 //! score(x, σ) = (D(x, σ) − x)/σ² and the noise estimate is ε̂ = (x − D)/σ. A variance-preserving state is
@@ -7,6 +7,7 @@
 //! Networks take the images of a batch on all of rayon's threads. candle's own threads are in their way: see
 //! [`leave_threads_to_rayon`].
 
+pub mod bm3d;
 pub mod checkpoint;
 pub mod gaussian;
 mod kernel;
@@ -18,6 +19,8 @@ mod precision;
 pub mod schedule;
 mod shipped;
 pub mod train;
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -47,6 +50,24 @@ pub trait Denoiser: Send + Sync + std::fmt::Debug {
 
     /// D(x, σ), and the map c ↦ J_D(x)ᵀ c at the same point.
     fn denoise_vjp(&self, x: &Tensor, sigma: f64) -> Result<(Tensor, Pullback)>;
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for Arc<D> {
+    fn field(&self) -> Field {
+        (**self).field()
+    }
+    fn range(&self) -> (f64, f64) {
+        (**self).range()
+    }
+    fn check(&self, image: &Space) -> Result<()> {
+        (**self).check(image)
+    }
+    fn denoise(&self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        (**self).denoise(x, sigma)
+    }
+    fn denoise_vjp(&self, x: &Tensor, sigma: f64) -> Result<(Tensor, Pullback)> {
+        (**self).denoise_vjp(x, sigma)
+    }
 }
 
 /// Keeps candle from computing on threads of its own, which wait for each other actively and are in the way of rayon's,

@@ -1,11 +1,14 @@
 //! Priors that come along, found by name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Device;
 
 use crate::error::{Error, Result};
-use crate::prior::checkpoint::Prior;
+use crate::prior::bm3d::Bm3d;
+use crate::prior::checkpoint::{Card, Prior};
+use crate::tensor::Field;
 
 /// Name and contents of the priors in the program itself; data/priors has their model cards.
 const SHIPPED: &[(&str, &[u8])] = &[
@@ -13,7 +16,34 @@ const SHIPPED: &[(&str, &[u8])] = &[
     ("ct", include_bytes!("../../data/priors/ct.safetensors")),
 ];
 
+/// The name of the denoiser that needs no training.
+const BM3D: &str = "bm3d";
+
 impl Prior {
+    /// [`Bm3d`] as a prior: of real images in units of 1000 HU, or of complex ones whose 99.9th percentile is 1. Its own
+    /// answers depend on no units.
+    pub fn bm3d(field: Field) -> Self {
+        let (channels, unit, window) = match field {
+            Field::Real => (1, "HU", Some((-1000.0, 1000.0))),
+            Field::Complex => (2, "magnitude, 99.9th percentile = 1", None),
+        };
+        let card = Card {
+            name: BM3D.into(),
+            family: "BM3D, block matching and filtering without training".into(),
+            channels,
+            parameters: 0,
+            range: (-1.0, 1.0),
+            unit: unit.into(),
+            window,
+            prediction: "the denoised image".into(),
+            size: None,
+            granule: 1,
+            network: serde_json::Value::Null,
+            training: serde_json::Value::Null,
+        };
+        Self { card, denoiser: Arc::new(Bm3d::new(field)) }
+    }
+
     /// A prior by name or by path: a file or folder where one is at `name`; else NAME.safetensors in a folder `priors`
     /// beside the program, or in `../share/wellposed/priors`; else the one that comes along.
     ///
@@ -29,11 +59,19 @@ impl Prior {
         Self::find_on(name, &Device::Cpu)
     }
 
-    /// [`Prior::find`] with the network on this device.
+    /// [`Prior::find`] with the network on this device; `bm3d`, which takes either kind of images, for real ones.
     ///
     /// # Errors
     /// As [`Prior::find`].
     pub fn find_on(name: &str, device: &Device) -> Result<Self> {
+        Self::find_for(name, Field::Real, device)
+    }
+
+    /// [`Prior::find_on`] for images of this field, where the prior leaves it open.
+    ///
+    /// # Errors
+    /// As [`Prior::find`]; a network keeps the field of its training, which may be another one.
+    pub fn find_for(name: &str, field: Field, device: &Device) -> Result<Self> {
         if Path::new(name).exists() {
             return Self::open_on(name, device);
         }
@@ -43,6 +81,9 @@ impl Prior {
         if let Some((name, bytes)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
             return Self::from_bytes_on(bytes, format!("the prior `{name}`"), device);
         }
+        if name == BM3D {
+            return Ok(Self::bm3d(field));
+        }
         Err(Error::parameter(
             "prior",
             name,
@@ -51,13 +92,13 @@ impl Prior {
     }
 }
 
-/// Names of the priors that come along.
+/// Names of the priors that come along: networks, and `bm3d`.
 ///
 /// ```
 /// assert!(wellposed::prior::shipped_names().contains(&"ct"));
 /// ```
 pub fn names() -> Vec<&'static str> {
-    SHIPPED.iter().map(|(name, _)| *name).collect()
+    SHIPPED.iter().map(|(name, _)| *name).chain([BM3D]).collect()
 }
 
 fn beside_the_program(name: &str) -> Vec<PathBuf> {

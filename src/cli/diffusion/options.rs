@@ -10,6 +10,9 @@ use wellposed::tensor::Field;
 use super::Method;
 use crate::cli::failure::{Failure, Outcome};
 
+/// The denoiser without training, by name.
+pub const BM3D: &str = "bm3d";
+
 /// Where a sampler starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,7 +63,7 @@ impl Rounding {
 #[command(next_help_heading = "Options of diffusion methods")]
 #[group(id = "diffusion")]
 pub struct Options {
-    /// Prior, by name or as a file [default: ct for CT, brain for MRI].
+    /// Prior, by name or as a file [default: ct for CT; for MRI brain, but bm3d for pnp].
     #[arg(long, value_name = "NAME|FILE")]
     prior: Option<String>,
     /// Steps, one noise level each [default: pnp 40, snore 100, dds 30, diffpir, daps and mmps 50, mbir 150, dps 200, red-diff 300].
@@ -182,8 +185,13 @@ impl Options {
             let reason = format!("{} finds one image and draws no samples", method.name());
             return Err(Failure::usage("--samples", samples, &reason));
         }
+        let prior = self.prior.as_deref().unwrap_or(prior);
+        if method.goes_backwards() && prior == BM3D {
+            let reason = format!("{} needs gradients through a network", method.name());
+            return Err(Failure::usage("--prior", prior, &reason));
+        }
         Ok(Chosen {
-            prior: self.prior.clone().unwrap_or_else(|| prior.into()),
+            prior: prior.into(),
             steps: self.steps.map_or(method.steps(), |n| n as usize),
             samples,
             seed: self.seed.unwrap_or(0),
@@ -220,7 +228,7 @@ impl Chosen {
     /// An unknown name, a damaged file, or a prior of another kind of image than `field`.
     pub fn open(&self, field: Field, what: &str, device: &Device) -> Outcome<Prior> {
         self.precision.set();
-        let prior = Prior::find_on(&self.prior, device).map_err(|error| match error {
+        let prior = Prior::find_for(&self.prior, field, device).map_err(|error| match error {
             Error::Parameter { .. } => Failure::Usage(format!("--prior: {error}")),
             error => Failure::Run(error),
         })?;

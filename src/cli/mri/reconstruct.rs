@@ -61,7 +61,7 @@ pub fn run(arguments: &Arguments) -> Outcome {
     let method = arguments.method;
     let settings = arguments.settings.clone().validated(method)?;
     let chosen = match method.diffusion() {
-        Some(method) => Some(arguments.diffusion.chosen(method, "brain")?),
+        Some(method) => Some(arguments.diffusion.chosen(method, sample::prior(method))?),
         None => arguments.diffusion.refuse(method.name()).map(|()| None)?,
     };
     let scan = if arguments.volumetric {

@@ -18,6 +18,7 @@ use candle_core::Device;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::prior::Denoiser;
 use crate::prior::network::{Graph, Grouped};
 use crate::prior::parametrization::{NetworkDenoiser, Prediction};
 
@@ -50,13 +51,13 @@ pub struct Card {
     pub training: serde_json::Value,
 }
 
-/// A prior read from a file: what it says of itself, and the denoiser.
+/// A prior, as read from a file or as it comes along: what it says of itself, and the denoiser.
 #[derive(Clone, Debug)]
 pub struct Prior {
-    /// What the file says.
+    /// What it says.
     pub card: Card,
-    /// The network, ready to use.
-    pub denoiser: NetworkDenoiser,
+    /// The denoiser, ready to use.
+    pub denoiser: Arc<dyn Denoiser>,
 }
 
 impl Prior {
@@ -155,6 +156,6 @@ impl Description {
         };
         let network = Arc::new(Grouped::new(network));
         let denoiser = NetworkDenoiser::new(network, prediction, card.range)?;
-        Ok(Prior { card, denoiser })
+        Ok(Prior { card, denoiser: Arc::new(denoiser) })
     }
 }
