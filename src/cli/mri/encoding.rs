@@ -1,16 +1,21 @@
 //! From a scan to the operator that encodes its images: coil maps, virtual coils, grid or trajectory.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use wellposed::error::{Error, Result};
 use wellposed::io::MriScan;
 use wellposed::linalg::LinearOperator;
 use wellposed::operator::mri::{Encoding, NonCartesianSense, OffResonance, Sense};
 use wellposed::operator::{Accuracy, Nufft};
-use wellposed::reconstruct::mri::{Espirit, Walsh, calibration_region, low_resolution_maps, volume_maps};
+use wellposed::reconstruct::mri::{
+    Espirit, JointMaps, Walsh, WaveletSense, calibration_region, low_resolution_maps, volume_maps,
+};
 use wellposed::tensor::{Buffer, Space, Workspace, fft};
 
 use super::method::Maps;
 use super::volumetric;
+use crate::cli::progress::Progress;
 
 /// Below this many samples a side the centre has too few pieces for ESPIRiT, however small.
 const LEAST_FOR_ESPIRIT: usize = 12;
@@ -70,15 +75,24 @@ pub enum Weighting {
     Noise,
 }
 
-/// The encoding of `scan` on `device`, with coil maps as `maps` says, from a centre of `calibration` samples a side.
-pub fn encode(
-    scan: &MriScan,
-    maps: Maps,
-    calibration: usize,
-    weighting: Weighting,
-    device: &Device,
-) -> Result<Measured> {
-    let Some(trajectory) = &scan.trajectory else { return cartesian(scan, maps, calibration, device) };
+/// How coil maps come about.
+#[derive(Clone, Copy, Debug)]
+pub struct Coils {
+    pub maps: Maps,
+    /// Samples a side of the centre that they are estimated from.
+    pub calibration: usize,
+    /// How often they are refined with all samples.
+    pub refinements: usize,
+}
+
+/// The encoding of `scan` on `device`.
+pub fn encode(scan: &MriScan, coils: Coils, weighting: Weighting, device: &Device) -> Result<Measured> {
+    let Some(trajectory) = &scan.trajectory else { return cartesian(scan, coils, device) };
+    let Coils { maps, calibration, refinements } = coils;
+    if refinements > 0 {
+        let reason = "--refine-maps for a scan along a trajectory; it takes Cartesian k-space";
+        return Err(Error::Unsupported(reason.into()));
+    }
     let whole = scan.target.shape();
     let [slices, coils, ..] = *scan.kspace.dims() else { unreachable!("k-space was checked") };
     let samples = scan.mask.elem_count();
@@ -111,21 +125,44 @@ pub fn encode(
     Ok(Measured { encoding: Encoded::Along(Box::new(encoding)), data })
 }
 
-fn cartesian(scan: &MriScan, maps: Maps, calibration: usize, device: &Device) -> Result<Measured> {
+fn cartesian(scan: &MriScan, coils: Coils, device: &Device) -> Result<Measured> {
+    let Coils { maps, calibration, refinements } = coils;
     if scan.mask.rank() != 2 {
         let reason = "a scan whose slices are sampled differently; reconstruct slice by slice";
         return Err(Error::Unsupported(reason.into()));
     }
-    let encoding = match (&scan.coil_maps, maps) {
-        (Some(own), Maps::Auto) => Sense::new(&own.to_device(device)?, &scan.mask)?,
-        _ if scan.kspace.dims()[1] == 1 => Sense::single_coil(&scan.mask, DType::F32, device)?,
-        _ => {
-            let region = calibration_region(&scan.mask, calibration)?;
-            let maps = estimate(&scan.kspace, maps, region, scan.noise)?;
-            Sense::new(&maps.to_device(device)?, &scan.mask)?
+    let mut maps = match (&scan.coil_maps, maps) {
+        (Some(own), Maps::Auto) => own.clone(),
+        _ if scan.kspace.dims()[1] == 1 => {
+            let encoding = Sense::single_coil(&scan.mask, DType::F32, device)?;
+            let data = scan.kspace.to_device(device)?;
+            return Ok(Measured { encoding: Encoded::Cartesian(encoding), data });
         }
+        _ => estimate(&scan.kspace, maps, calibration_region(&scan.mask, calibration)?, scan.noise)?,
     };
+    for pass in 1..=refinements {
+        maps = refined(&maps, scan, &format!("maps {pass}/{refinements}"))?;
+    }
+    let encoding = Sense::new(&maps.to_device(device)?, &scan.mask)?;
     Ok(Measured { encoding: Encoded::Cartesian(encoding), data: scan.kspace.to_device(device)? })
+}
+
+/// The weight of wavelets for images that maps are refined by: a third of what is best for images to look at.
+const FOR_MAPS: f64 = 0.001;
+
+/// Maps that agree with all samples, given the image that wavelets make with `maps`.
+fn refined(maps: &Tensor, scan: &MriScan, name: &str) -> Result<Tensor> {
+    let encoding = Sense::new(maps, &scan.mask)?;
+    let mut progress = Progress::new(name);
+    let wavelet = WaveletSense { lambda: FOR_MAPS, ..WaveletSense::default() };
+    let image = wavelet.reconstruct(&encoding, &scan.kspace, &mut progress)?.value;
+    progress.finish();
+    // Maps that all slices share become maps of each.
+    let [slices, ..] = *scan.kspace.dims() else { unreachable!("k-space was checked") };
+    let of_slices = [&[slices], &maps.dims()[maps.rank() - 4..]].concat();
+    let maps = maps.broadcast_as(of_slices)?.contiguous()?;
+    let sampling = Arc::new(Sense::single_coil(&scan.mask, DType::F32, &Device::Cpu)?);
+    JointMaps::default().maps(&maps, &image, sampling, &scan.kspace)
 }
 
 /// Coil maps from the central `region` of Cartesian k-space with this `noise`, where it is known.

@@ -17,7 +17,7 @@ use wellposed::reconstruct::mri::{
 };
 use wellposed::tensor::{Buffer, Field, fft};
 
-use super::encoding::{Encoded, Measured, Weighting, encode};
+use super::encoding::{Coils, Encoded, Measured, Weighting, encode};
 use crate::cli::console;
 use crate::cli::diffusion;
 use crate::cli::failure::{Failure, Outcome};
@@ -90,6 +90,18 @@ pub struct Settings {
     /// Largest side of the fully sampled centre that coil maps are estimated from, in samples.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(4..=256), value_name = "N")]
     calibration: u32,
+    /// Refine the coil maps with all samples, in turns with an image by wavelets: N times, or twice.
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..=100),
+        value_name = "N",
+        long_help = "Refine the coil maps with all samples, in turns with an image by wavelets: N times, or twice (JSENSE; \
+                     Cartesian k-space). Worth its time where the fully sampled centre is small."
+    )]
+    refine_maps: Option<u32>,
     /// Stop once the data are fitted as well as their noise lets them be.
     #[arg(
         long,
@@ -166,7 +178,12 @@ impl Settings {
 
     /// The encoding of the scan, and its data, on `device`.
     pub fn encode(&self, scan: &MriScan, weighting: Weighting, device: &Device) -> Outcome<Measured> {
-        let measured = encode(scan, self.maps, self.calibration as usize, weighting, device)?;
+        let coils = Coils {
+            maps: self.maps,
+            calibration: self.calibration as usize,
+            refinements: self.refine_maps.unwrap_or(0) as usize,
+        };
+        let measured = encode(scan, coils, weighting, device)?;
         let (Some(path), Some(milliseconds)) = (&self.field.field_map, self.field.readout) else {
             return Ok(measured);
         };
