@@ -1,11 +1,12 @@
-//! The CT prior on slices of 256²: value, and value with its pullback. 13.4 GFLOP a slice by direct convolution.
+//! The CT prior on slices of 256²: value, and value with its pullback. 13.4 GFLOP a slice by direct convolution. And BM3D.
 
 use candle_core::{DType, Device};
 use criterion::{Criterion, criterion_group, criterion_main};
+use wellposed::prior::bm3d::Bm3d;
 use wellposed::prior::checkpoint::Prior;
 use wellposed::prior::{Denoiser, leave_threads_to_rayon};
 use wellposed::tensor::random::{Noise, standard_normal};
-use wellposed::tensor::{Space, memory};
+use wellposed::tensor::{Field, Space, memory};
 
 fn denoiser(c: &mut Criterion) {
     // SAFETY: no other thread runs yet.
@@ -22,6 +23,13 @@ fn denoiser(c: &mut Criterion) {
         group.bench_function(format!("denoise and pull back, batch {batch}"), |b| {
             b.iter(|| prior.denoise_vjp(&x, 0.5).and_then(|(value, pull)| pull.pull(&value)))
         });
+    }
+    group.finish();
+    let mut group = c.benchmark_group("bm3d, 256²");
+    group.sample_size(10);
+    for (name, field) in [("real", Field::Real), ("complex", Field::Complex)] {
+        let x = standard_normal(Noise::new(1, 0), &space.with_field(field), &[]).expect("space is valid");
+        group.bench_function(name, |b| b.iter(|| Bm3d::new(field).denoise(&x, 0.5)));
     }
     group.finish();
 }

@@ -176,6 +176,7 @@ fn unusable_priors_and_options() {
     run("-m dds --memory 0").fails(2, &["--memory"]);
     run("-m pnp --samples 3").fails(2, &["--samples", "pnp"]);
     run("-m dds --prior tiny.safetensors --memory 0.000001").fails(2, &["--memory", "GiB"]);
+    run("-m dps --prior bm3d").fails(2, &["--prior", "bm3d", "dps"]);
     run("-m dds --device cuda").fails(2, &["cuda"]);
     run("-m dds --precision bf16").fails(2, &["--precision", "bf16", "processor"]);
     run("-m fbp --precision bf16").fails(2, &["--precision", "fbp"]);
@@ -199,16 +200,26 @@ fn complex_images_of_mri() {
     let data = (volume.data().clamp(-1000f32, 300f32).unwrap() + 1000.0).unwrap();
     volume.with_data(data, wellposed::io::Unit::Arbitrary).unwrap().write(folder.path("a.nii")).unwrap();
     folder.run("mri simulate a.nii -o s.h5 --coils 4 --acceleration 2 --center 0.25").good();
-    let reconstruct = "mri reconstruct s.h5 --reference a.nii --json --prior brain.safetensors";
+    let psnr = |rest: &str| {
+        let report = folder.run(&format!("mri reconstruct --reference a.nii --json {rest}")).json();
+        report["metrics"]["volume"]["psnr"].as_f64().unwrap()
+    };
     for (method, more) in [("pnp", ""), ("dds", "--samples 2"), ("diffpir", ""), ("dps", "")] {
-        let report =
-            folder.run(&format!("{reconstruct} -o {method}.nii -m {method} --steps 8 {more}")).json();
-        let psnr = report["metrics"]["volume"]["psnr"].as_f64().unwrap();
+        let prior = "--prior brain.safetensors --steps 8";
+        let psnr = psnr(&format!("s.h5 -o {method}.nii -m {method} {prior} {more}"));
         println!("{method:<10} {psnr:.2} dB");
         // Eight steps are too few for dps, whatever the prior.
         assert!(psnr > if method == "dps" { 5.0 } else { 12.0 }, "{method}: {psnr}");
     }
     assert!(folder.path("dds.std.nii").exists());
+    // BM3D is the default of pnp, and a real denoiser.
+    folder.run("mri simulate a.nii -o n.h5 --coils 4 --acceleration 2 --center 0.25 --noise 0.05").good();
+    let (sense, bm3d) = (psnr("n.h5 -o s.nii -m sense"), psnr("n.h5 -o b.nii -m pnp"));
+    println!("sense {sense:.2} dB, pnp with bm3d {bm3d:.2} dB");
+    assert!(bm3d > sense + 1.0, "{bm3d} {sense}");
+    let config: Value =
+        serde_json::from_slice(&std::fs::read(folder.path("b.config.json")).unwrap()).unwrap();
+    assert_eq!(config["config"]["diffusion"]["prior"], "bm3d");
     folder
         .run("mri reconstruct s.h5 -o r.nii -m dds --prior tiny.safetensors")
         .fails(2, &["tiny.safetensors", "MRI", "complex"]);

@@ -1,7 +1,8 @@
 //! MRI beyond slices in a homogeneous field.
 
-use candle_core::{Device, Tensor};
-use wellposed::io::{Unit, Volume, read_volume};
+use candle_core::{DType, Device, Tensor};
+use wellposed::io::{MriScan, Unit, Volume, read_volume};
+use wellposed::operator::mri::birdcage;
 use wellposed::phantom::Thorax;
 use wellposed::tensor::{Buffer, fft};
 
@@ -118,6 +119,34 @@ fn volumes_along_trajectories() {
     folder.run(&format!("{simulate} -o t.h5 --mask spiral")).fails(2, &["--mask", "--3d"]);
     folder.run("mri simulate a.nii.gz -o t.h5 --mask stars").fails(2, &["--mask", "--3d"]);
     folder.run("mri reconstruct s.h5 -o r.nii.gz -m grappa").fails(1, &["grappa", "trajectory"]);
+}
+
+#[test]
+fn wrong_maps_are_refined_with_all_samples() {
+    let folder = Folder::new();
+    let slices = body([12, 48, 40]).narrow(0, 4, 2).unwrap();
+    write(&folder, &slices, "a.nii.gz");
+    let simulate = "mri simulate a.nii.gz --coils 6 --acceleration 2 --noise 0.002";
+    folder.run(&format!("{simulate} -o s.h5 --mask poisson --center 0.12")).good();
+    // Maps of somebody else, off by a third here and there.
+    let mut scan = MriScan::read(folder.path("s.h5")).unwrap();
+    let right = birdcage(6, [48, 40], 1, DType::F32, &Device::Cpu).unwrap();
+    let factor = |i: usize| 1.0 + 0.3 * ((i / 40 % 48) as f32 / 10.0 + (i / 1920) as f32).sin();
+    let factors: Vec<f32> = (0..6 * 1920).map(factor).collect();
+    let factors = Tensor::from_vec(factors, (6, 48, 40, 1), &Device::Cpu).unwrap();
+    scan.coil_maps = Some(right.broadcast_mul(&factors).unwrap());
+    scan.write(folder.path("s.h5")).unwrap();
+    let psnr = |rest: &str| {
+        let run = "mri reconstruct s.h5 -o r.nii.gz -m wavelet --reference a.nii.gz --json";
+        folder.run(&format!("{run} {rest}")).json()["metrics"]["volume"]["psnr"].as_f64().unwrap()
+    };
+    let found = ["", "--refine-maps=1", "--refine-maps"].map(psnr);
+    println!("{found:?}");
+    assert!(found[1] > found[0] + 1.0 && found[2] > found[1], "{found:?}");
+    folder.run("mri reconstruct s.h5 -o r.nii.gz -m sense --refine-maps=0").fails(2, &["--refine-maps"]);
+    folder.run(&format!("{simulate} -o g.h5 --mask golden")).good();
+    let along = "mri reconstruct g.h5 -o r.nii.gz -m sense --refine-maps";
+    folder.run(along).fails(1, &["--refine-maps", "trajectory"]);
 }
 
 #[test]
