@@ -544,6 +544,34 @@ fn daps_gives_the_posterior_mean_of_a_white_prior_with_strong_data() {
     assert!(off < 0.15, "{off}");
 }
 
+/// One level, whose noise, denoising and draw are all in closed form.
+#[test]
+fn daps_draws_as_widely_as_the_error_says() {
+    let (sigma, tau, e, count) = (2.0f64, 0.3f64, 0.4f64, 20_000);
+    let prior = Gaussian::white(&[3, 4], 0.0, 1.0).unwrap();
+    let a = Dense::mask();
+    let y = measured(&a, 8);
+    let data = repeated(&y, count);
+    let problem = Problem::new(&a, &data, tau, &prior).unwrap().with_chunk(count);
+    let grid = Grid::Karras { min: sigma, max: sigma, rho: 7.0 };
+    for error in [None, Some(e)] {
+        let daps = Daps { steps: 1, grid, ode_steps: 1, tau, error, ..Daps::default() };
+        let r = error.map_or(sigma, |e| e * sigma.sqrt());
+        let (mean, covariance) = moments(&sample(&daps, &problem, 2, &mut ()).unwrap().value);
+        // x̂₀ = x/(1 + σ²) with x of deviation σ; what is seen moves by w toward the data.
+        let (denoised, w) = ((sigma / (1.0 + sigma * sigma)).powi(2), r * r / (r * r + tau * tau));
+        let seen = a.matrix.t().dot(&y);
+        let wanted = [r * r + denoised, w * tau * tau + (1.0 - w).powi(2) * denoised];
+        for pixel in 0..12 {
+            let observed = usize::from(a.matrix.column(pixel).sum() > 0.0);
+            let variance = covariance[[pixel, pixel]];
+            assert!((variance / wanted[observed] - 1.0).abs() < 0.05, "{pixel}: {variance} {wanted:?}");
+            let off = mean[pixel] - w * seen[pixel] * observed as f64;
+            assert!(off.abs() < 5.0 * (variance / count as f64).sqrt(), "{pixel}: {off}");
+        }
+    }
+}
+
 #[test]
 fn volume_methods_fit_the_data_and_smooth_across_slices() {
     let prior = Gaussian::white(&[3, 4], 0.0, 0.5).unwrap();
@@ -675,7 +703,7 @@ fn phases_are_retrieved() {
         let problem = Problem::nonlinear(&magnitudes, &data, 0.05, &prior).unwrap();
         let draw = Draw::Langevin { steps: 50, rate: 0.0025, decay: 0.05 };
         let grid = Grid::Karras { min: 0.05, max: 5.0, rho: 7.0 };
-        let daps = Daps { steps: 40, grid, ode_steps: 3, tau: 0.05, draw };
+        let daps = Daps { steps: 40, grid, ode_steps: 3, tau: 0.05, draw, ..Daps::default() };
         let found = sample(&daps, &problem, 2, &mut ()).unwrap().value;
         let off = vector::norm(&(found - &truth).unwrap(), 1).unwrap()[0];
         let size = vector::norm(&truth, 1).unwrap()[0];

@@ -11,10 +11,12 @@ use crate::tensor::random::{Noise, normal};
 use crate::tensor::{Workspace, vector};
 
 /// DAPS (Zhang et al. 2407.01521, alg. 1): at each of falling noise levels, a few steps of the probability-flow
-/// ODE give x̂₀; x₀ is then drawn from exp(−‖y − A x₀‖²/(2τ²) − ‖x₀ − x̂₀‖²/(2σ²)) and noised to the next level.
+/// ODE give x̂₀; x₀ is then drawn from exp(−‖y − A x₀‖²/(2τ²) − ‖x₀ − x̂₀‖²/(2r²)) and noised to the next level.
 /// No call of the network backwards. A is expected with ‖A‖ ≈ 1.
 ///
-/// The spread of x₀ given x is taken as σ, which is too wide at high noise: the samples approximate the posterior.
+/// The paper's r is σ. That is too wide where the noise is high, and the next level then has more noise than the network
+/// is told, which draws in full can't recover from: the paper's own take too few Langevin steps to get that far. Either way
+/// the samples approximate the posterior.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Daps {
     /// Annealing levels; 200 in the paper.
@@ -25,6 +27,9 @@ pub struct Daps {
     pub ode_steps: usize,
     /// τ, the width of the likelihood; at least the noise of the data.
     pub tau: f64,
+    /// r² = e²σ with this e, the error of a denoised image at σ = 1, and at most σ² (as
+    /// [`crate::sampler::Consistency::Learned`]); `None` is the paper's r = σ.
+    pub error: Option<f64>,
     /// How x₀ is drawn.
     pub draw: Draw,
 }
@@ -55,6 +60,7 @@ impl Default for Daps {
             grid: Grid::Karras { min: 0.1, max: 100.0, rho: 7.0 },
             ode_steps: 5,
             tau: 0.01,
+            error: None,
             draw: Draw::Exact { iterations: 15 },
         }
     }
@@ -81,9 +87,10 @@ impl Sampler for Daps {
             Draw::Exact { .. } => problem.measurement().map(|_| ())?,
             Draw::Langevin { .. } => problem.misfit().map(|_| ())?,
         }
-        if !self.tau.is_finite() || self.tau <= 0.0 || self.ode_steps == 0 {
-            let found = format!("tau {}, ODE steps {}", self.tau, self.ode_steps);
-            return Err(Error::parameter("DAPS", found, "both must be positive"));
+        let positive = |value: f64| value.is_finite() && value > 0.0;
+        if !positive(self.tau) || !self.error.is_none_or(positive) || self.ode_steps == 0 {
+            let found = format!("tau {}, error {:?}, ODE steps {}", self.tau, self.error, self.ode_steps);
+            return Err(Error::parameter("DAPS", found, "all must be positive"));
         }
         start(problem, self.grid.sigmas(self.steps)?[0], seed, &["network", "gradient"])
     }
@@ -93,11 +100,12 @@ impl Sampler for Daps {
         let (i, sigma, next) = (state.iteration, sigmas[state.iteration], sigmas[state.iteration + 1]);
         self.flow(problem, sigma, state)?;
         let noise = Noise::new(state.seed, INNER).at(i as u32);
+        let spread = self.error.map_or(sigma, |error| (error * sigma.sqrt()).min(sigma));
         match self.draw {
-            Draw::Exact { iterations } => self.exact(problem, sigma, iterations, noise, state, ws)?,
+            Draw::Exact { iterations } => self.exact(problem, spread, iterations, noise, state, ws)?,
             Draw::Langevin { steps, rate, decay } => {
                 let rate = rate * decay.powf(i as f64 / (self.steps.max(2) - 1) as f64);
-                self.langevin_steps(problem, sigma, steps, rate, state, ws)?;
+                self.langevin_steps(problem, spread, steps, rate, state, ws)?;
             }
         }
         let [x, estimate] = state.many(["x", "estimate"]);
@@ -124,11 +132,11 @@ impl Daps {
         Ok(())
     }
 
-    /// argmin ‖A x − y − τ n₁‖²/τ² + ‖x − x̂₀ − σ n₂‖²/σ², which is distributed as wanted (Papandreou and Yuille 2010).
+    /// argmin ‖A x − y − τ n₁‖²/τ² + ‖x − x̂₀ − r n₂‖²/r², which is distributed as wanted (Papandreou and Yuille 2010).
     fn exact(
         &self,
         problem: &Problem<'_>,
-        sigma: f64,
+        spread: f64,
         iterations: usize,
         noise: Noise,
         state: &mut State,
@@ -140,8 +148,8 @@ impl Daps {
         normal(noise, &mut data)?;
         vector::accumulate(self.tau, &[(1.0, y)], &mut data)?;
         normal(Noise { stream: INNER + 1, ..noise }, moved)?;
-        vector::accumulate(sigma, &[(1.0, estimate.tensor())], moved)?;
-        let keep = (self.tau / sigma).powi(2);
+        vector::accumulate(spread, &[(1.0, estimate.tensor())], moved)?;
+        let keep = (self.tau / spread).powi(2);
         let mut right = ws.take(a.domain(), problem.batch())?;
         a.adjoint_into(data.tensor(), &mut right, ws)?;
         vector::accumulate(1.0, &[(keep, moved.tensor())], &mut right)?;
@@ -156,7 +164,7 @@ impl Daps {
     fn langevin_steps(
         &self,
         problem: &Problem<'_>,
-        sigma: f64,
+        spread: f64,
         steps: usize,
         rate: f64,
         state: &mut State,
@@ -167,7 +175,7 @@ impl Daps {
         let [estimate, center, gradient] = state.many(["estimate", "network", "gradient"]);
         vector::copy(estimate.tensor(), center)?;
         let mut z = ws.take(&problem.image_space(), problem.batch())?;
-        let (to_data, to_center) = (rate / (self.tau * self.tau), rate / (sigma * sigma));
+        let (to_data, to_center) = (rate / (self.tau * self.tau), rate / (spread * spread));
         for k in 0..steps {
             misfit.gradient_into(estimate.tensor(), problem.items(), gradient, ws)?;
             normal(Noise::new(seed, INNER).at((level * steps + k) as u32), &mut z)?;

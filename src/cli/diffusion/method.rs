@@ -181,13 +181,16 @@ impl Method {
             }
             Self::Daps => {
                 let grid = Grid::Karras { min: 0.05, max: level(1.0), rho: 7.0 };
-                let tau = strength * setting.noise.max(1e-4);
-                let draw = match setting.linear {
-                    true => Daps::default().draw,
+                let noise = setting.noise.max(1e-4);
+                let (tau, error, draw) = if setting.linear {
+                    // A sixth of what pnp allows is about the error that the CT prior has.
+                    (noise, Some(error / 6.0), Daps::default().draw)
+                } else {
                     // Steps of τ² are the published 1e-4 for its τ = .01.
-                    false => Draw::Langevin { steps: 100, rate: tau * tau, decay: 0.01 },
+                    let tau = strength * noise;
+                    (tau, None, Draw::Langevin { steps: 100, rate: tau * tau, decay: 0.01 })
                 };
-                Box::new(Daps { steps, grid, ode_steps: 2, tau, draw })
+                Box::new(Daps { steps, grid, ode_steps: 2, tau, error, draw })
             }
         }
     }
