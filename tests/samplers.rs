@@ -553,7 +553,7 @@ fn daps_draws_as_widely_as_the_error_says() {
     let y = measured(&a, 8);
     let data = repeated(&y, count);
     let problem = Problem::new(&a, &data, tau, &prior).unwrap().with_chunk(count);
-    let grid = Grid::Karras { min: sigma, max: sigma, rho: 7.0 };
+    let grid = Grid::Karras { min: 0.1, max: sigma, rho: 7.0 };
     for error in [None, Some(e)] {
         let daps = Daps { steps: 1, grid, ode_steps: 1, tau, error, ..Daps::default() };
         let r = error.map_or(sigma, |e| e * sigma.sqrt());
