@@ -36,6 +36,9 @@ pub enum Method {
 /// The error that pnp and dds allow the denoised image at σ = 1, of one number a datum.
 pub const ERROR: f64 = 0.6;
 
+/// The error of denoised chests at σ = 1.
+const NETWORK_ERROR: f64 = 0.1;
+
 /// How pnp and dds go about the fine end of an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Finish {
@@ -180,16 +183,15 @@ impl Method {
                 Box::new(MomentMatching { steps, grid, rest, clip: true, ..MomentMatching::default() })
             }
             Self::Daps => {
-                let grid = Grid::Karras { min: 0.05, max: level(1.0), rho: 7.0 };
                 let noise = setting.noise.max(1e-4);
-                let (tau, error, draw) = if setting.linear {
-                    // A sixth of what pnp allows is about the error that the CT prior has.
-                    (noise, Some(error / 6.0), Daps::default().draw)
+                let (min, tau, error, draw) = if setting.linear {
+                    (setting.finish.floor, noise, Some(NETWORK_ERROR / strength), Daps::default().draw)
                 } else {
                     // Steps of τ² are the published 1e-4 for its τ = .01.
                     let tau = strength * noise;
-                    (tau, None, Draw::Langevin { steps: 100, rate: tau * tau, decay: 0.01 })
+                    (0.05, tau, None, Draw::Langevin { steps: 100, rate: tau * tau, decay: 0.01 })
                 };
+                let grid = Grid::Karras { min, max: level(1.0), rho: 7.0 };
                 Box::new(Daps { steps, grid, ode_steps: 2, tau, error, draw })
             }
         }
