@@ -23,6 +23,7 @@ pub use fourier::Fourier;
 pub use gradient::Gradient;
 pub use identity::Identity;
 pub use nonlinear::{Chain, Curve, Magnitude, Pointwise, camera_blur, phase_retrieval};
+pub(crate) use nufft::bessel_i0;
 pub use nufft::{Accuracy, Nufft, Toeplitz};
 pub use pad::Pad;
 pub use resample::Downsample;

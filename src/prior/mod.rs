@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Field, Space};
 
 pub use precision::{Precision, precision, set_precision};
-pub use shipped::names as shipped_names;
+pub use shipped::{BM3D, names as shipped_names};
 
 /// A denoiser D(x, σ) = E[x₀ | x₀ + σ n = x] of images.
 ///

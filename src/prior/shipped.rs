@@ -17,7 +17,7 @@ const SHIPPED: &[(&str, &[u8])] = &[
 ];
 
 /// The name of the denoiser that needs no training.
-const BM3D: &str = "bm3d";
+pub const BM3D: &str = "bm3d";
 
 impl Prior {
     /// [`Bm3d`] as a prior: of real images in units of 1000 HU, or of complex ones whose 99.9th percentile is 1. Its own

@@ -5,5 +5,5 @@ mod options;
 mod run;
 
 pub use method::{ERROR, Finish, Method, Setting};
-pub use options::{BM3D, Chosen, Options, Rounding, Start};
+pub use options::{Chosen, Options, Rounding, Start};
 pub use run::{Drawn, Ingredients, Job, Summary};

@@ -4,14 +4,11 @@ use candle_core::Device;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use wellposed::error::Error;
-use wellposed::prior::{Denoiser, Precision, checkpoint::Prior, set_precision};
+use wellposed::prior::{BM3D, Denoiser, Precision, checkpoint::Prior, set_precision};
 use wellposed::tensor::Field;
 
 use super::Method;
 use crate::cli::failure::{Failure, Outcome};
-
-/// The denoiser without training, by name.
-pub const BM3D: &str = "bm3d";
 
 /// Where a sampler starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]

@@ -28,10 +28,11 @@ pub enum Encoded {
     OffResonance(Box<OffResonance<Encoded>>),
 }
 
-/// An operator and its data.
+/// An operator and its data, and the coil maps in it.
 pub struct Measured {
     pub encoding: Encoded,
     pub data: Tensor,
+    pub maps: Tensor,
 }
 
 /// Phases off by less than this don't show.
@@ -62,7 +63,7 @@ impl Measured {
         let count = if scan.trajectory.is_some() { scan.mask.elem_count() } else { samples };
         let times = Tensor::from_vec((0..count).map(time).collect::<Vec<_>>(), count, &Device::Cpu)?;
         let encoding = OffResonance::new(self.encoding, &field, &times, PHASE_TOLERANCE)?;
-        Ok(Self { encoding: Encoded::OffResonance(Box::new(encoding)), data: self.data })
+        Ok(Self { encoding: Encoded::OffResonance(Box::new(encoding)), ..self })
     }
 }
 
@@ -122,7 +123,7 @@ pub fn encode(scan: &MriScan, coils: Coils, weighting: Weighting, device: &Devic
     let fourier = if device.is_cpu() { fourier } else { transform(device)? };
     let encoding = NonCartesianSense::new(&maps, fourier, weights)?;
     let data = encoding.weigh(&data.to_device(device)?)?;
-    Ok(Measured { encoding: Encoded::Along(Box::new(encoding)), data })
+    Ok(Measured { encoding: Encoded::Along(Box::new(encoding)), data, maps })
 }
 
 fn cartesian(scan: &MriScan, coils: Coils, device: &Device) -> Result<Measured> {
@@ -131,20 +132,19 @@ fn cartesian(scan: &MriScan, coils: Coils, device: &Device) -> Result<Measured> 
         let reason = "a scan whose slices are sampled differently; reconstruct slice by slice";
         return Err(Error::Unsupported(reason.into()));
     }
-    let mut maps = match (&scan.coil_maps, maps) {
-        (Some(own), Maps::Auto) => own.clone(),
-        _ if scan.kspace.dims()[1] == 1 => {
-            let encoding = Sense::single_coil(&scan.mask, DType::F32, device)?;
-            let data = scan.kspace.to_device(device)?;
-            return Ok(Measured { encoding: Encoded::Cartesian(encoding), data });
+    let (mut maps, refinements) = match (&scan.coil_maps, maps) {
+        (Some(own), Maps::Auto) => (own.clone(), refinements),
+        _ if scan.kspace.dims()[1] == 1 => (single(scan.mask.dims())?, 0),
+        _ => {
+            let region = calibration_region(&scan.mask, calibration)?;
+            (estimate(&scan.kspace, maps, region, scan.noise)?, refinements)
         }
-        _ => estimate(&scan.kspace, maps, calibration_region(&scan.mask, calibration)?, scan.noise)?,
     };
     for pass in 1..=refinements {
         maps = refined(&maps, scan, &format!("maps {pass}/{refinements}"))?;
     }
     let encoding = Sense::new(&maps.to_device(device)?, &scan.mask)?;
-    Ok(Measured { encoding: Encoded::Cartesian(encoding), data: scan.kspace.to_device(device)? })
+    Ok(Measured { encoding: Encoded::Cartesian(encoding), data: scan.kspace.to_device(device)?, maps })
 }
 
 /// The weight of wavelets for images that maps are refined by: a third of what is best for images to look at.

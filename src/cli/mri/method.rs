@@ -166,9 +166,10 @@ impl Settings {
         Ok(Self { iterations: default.map(|n| self.iterations.unwrap_or(n)), ..self })
     }
 
-    /// Settings for the classical method that a sampler starts at.
+    /// Settings for the classical method that a sampler starts at, with the coil maps that the scan has then.
     pub fn for_start(&self) -> Self {
-        Self { iterations: None, strength: 1.0, stop_at_noise: None, ..self.clone() }
+        let own = Self { maps: Maps::Auto, refine_maps: None, ..self.clone() };
+        Self { iterations: None, strength: 1.0, stop_at_noise: None, ..own }
     }
 
     /// Strength of the regularisation or of the prior, relative to the default.
@@ -239,7 +240,7 @@ impl Method {
         settings: &Settings,
         observer: &mut dyn Observer,
     ) -> Outcome<Solution> {
-        let Measured { encoding, data } = settings.encode(scan, Weighting::Area, &Device::Cpu)?;
+        let Measured { encoding, data, .. } = settings.encode(scan, Weighting::Area, &Device::Cpu)?;
         let y = &data;
         let stop = settings.stop(scan)?;
         let max_iterations = settings.iterations.unwrap_or(1) as usize;

@@ -8,6 +8,7 @@ use candle_core::{D, Device, Tensor};
 use wellposed::error::{Error, Result};
 use wellposed::io::{MriScan, Volume};
 use wellposed::linalg::LinearOperator;
+use wellposed::prior::BM3D;
 use wellposed::reconstruct::mri::estimate_noise;
 use wellposed::sampler::{AdmmTv, Normalized};
 use wellposed::tensor::{Field, Real};
@@ -16,7 +17,7 @@ use super::encoding::{Measured, Weighting};
 use super::method::{Method, Settings};
 use super::scan;
 use crate::cli::deliver::{Reconstruction, usable};
-use crate::cli::diffusion::{self, BM3D, Chosen, Ingredients, Job, Setting, Start, Summary};
+use crate::cli::diffusion::{self, Chosen, Ingredients, Job, Setting, Start, Summary};
 use crate::cli::failure::Outcome;
 use crate::cli::progress::Progress;
 
@@ -41,10 +42,13 @@ pub fn run(
     let device = chosen.device()?;
     let prior = chosen.open(Field::Complex, "MRI", &device)?;
     let clock = Instant::now();
-    let Measured { encoding, data } = settings.encode(scan, Weighting::Noise, &device)?;
+    let Measured { encoding, data, maps } = settings.encode(scan, Weighting::Noise, &device)?;
+    // The start has the same coil maps.
+    let with_maps = MriScan { coil_maps: Some(maps), ..scan.clone() };
     let classical = |method: Method| -> Outcome<Tensor> {
         let mut progress = Progress::new(method.name());
-        let solution = method.reconstruct(scan, &settings.for_start().validated(method)?, &mut progress)?;
+        let solution =
+            method.reconstruct(&with_maps, &settings.for_start().validated(method)?, &mut progress)?;
         progress.finish();
         Ok(usable(&solution, method.name())?.clone())
     };

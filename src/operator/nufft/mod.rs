@@ -23,6 +23,7 @@ use crate::tensor::{
 
 pub use toeplitz::Toeplitz;
 pub use window::Accuracy;
+pub(crate) use window::bessel_i0;
 
 /// The non-uniform Fourier transform y_j = N^(−1/2) Σ_n x_n e^(−2πi k_j·(n − ⌊N/2⌋)/N) of images on one to three axes,
 /// with N points in all; k counts cycles per field of view. On whole numbers k it's [`crate::operator::Fourier`].

@@ -75,7 +75,7 @@ const SAFETY: f64 = 4.0;
 pub(super) const MAX_WIDTH: usize = 24;
 
 /// I₀, by its power series: all terms are positive.
-fn bessel_i0(x: f64) -> f64 {
+pub(crate) fn bessel_i0(x: f64) -> f64 {
     let quarter = 0.25 * x * x;
     let (mut sum, mut term, mut k) = (1.0, 1.0, 1.0);
     while term > 1e-17 * sum {

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::group::{Cosine, Filter, across, shrink};
+use crate::operator::bessel_i0;
 use crate::tensor::Real;
 use crate::tensor::simd::{Lanes, Task, dispatch};
 
@@ -255,16 +256,9 @@ fn grid(side: usize) -> Vec<usize> {
 
 /// The product of two Kaiser windows I₀(β √(1 − t²))/I₀(β).
 fn kaiser<T: Real>() -> [T; AREA] {
-    let bessel = |x: f64| {
-        let mut term = 1.0;
-        (1..20).fold(1.0, |sum, k| {
-            term *= (x / 2.0 / f64::from(k)).powi(2);
-            sum + term
-        })
-    };
     let at = |i: usize| {
         let t = 2.0 * i as f64 / (PIECE - 1) as f64 - 1.0;
-        bessel(KAISER * (1.0 - t * t).max(0.0).sqrt()) / bessel(KAISER)
+        bessel_i0(KAISER * (1.0 - t * t).max(0.0).sqrt()) / bessel_i0(KAISER)
     };
     std::array::from_fn(|i| T::of(at(i / PIECE) * at(i % PIECE)))
 }
